@@ -1,0 +1,103 @@
+package manifest
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/ultravioletrs/cocos/keys"
+)
+
+// Role is what a key may do in a computation.
+type Role string
+
+// The roles.
+const (
+	AlgorithmProvider Role = "algorithm-provider"
+	DatasetProvider   Role = "dataset-provider"
+	Consumer          Role = "consumer"
+	Approver          Role = "approver"
+)
+
+// Roles lists them in the order in which texts show them.
+func Roles() []Role { return []Role{AlgorithmProvider, DatasetProvider, Consumer, Approver} }
+
+// HasRole tells whether the manifest gives key the role.
+func (m *Manifest) HasRole(key keys.Public, role Role) bool {
+	switch role {
+	case AlgorithmProvider:
+		return m.Algorithm.Provider.Equal(key)
+	case DatasetProvider:
+		return slices.ContainsFunc(m.Datasets, func(d Dataset) bool { return d.Provider.Equal(key) })
+	case Consumer:
+		return slices.ContainsFunc(m.Consumers, key.Equal)
+	case Approver:
+		return slices.ContainsFunc(m.Approvals, key.Equal)
+	}
+	return false
+}
+
+// RolesOf lists what key may do.
+func (m *Manifest) RolesOf(key keys.Public) []Role {
+	return slices.DeleteFunc(Roles(), func(r Role) bool { return !m.HasRole(key, r) })
+}
+
+// Dataset returns the dataset of that name.
+func (m *Manifest) Dataset(name string) (Dataset, bool) {
+	i := slices.IndexFunc(m.Datasets, func(d Dataset) bool { return d.Name == name })
+	if i < 0 {
+		return Dataset{}, false
+	}
+	return m.Datasets[i], true
+}
+
+// CallText is what a caller of the agent signs: that it speaks in this role
+// for the computation of this digest on the TLS connection whose exporter value
+// (RFC 9266) is exporter. On another connection it proves nothing.
+func CallText(digest Digest, role Role, exporter []byte) keys.Text {
+	return keys.Text{Purpose: keys.PurposeCall, Fields: [][]byte{digest[:], []byte(role), exporter}}
+}
+
+// Approval is a participant's signature over a manifest digest.
+type Approval struct {
+	PublicKey keys.Public `json:"public_key"`
+	Signature []byte      `json:"signature"`
+}
+
+func approvalText(digest Digest, key keys.Public) keys.Text {
+	return keys.Text{Purpose: keys.PurposeApproval, Fields: [][]byte{digest[:], key.SPKI()}}
+}
+
+// Approve signs the digest.
+func Approve(digest Digest, key keys.Private) (Approval, error) {
+	sig, err := key.Sign(approvalText(digest, key.Public()))
+	if err != nil {
+		return Approval{}, fmt.Errorf("approving manifest %s: %w", digest, err)
+	}
+	return Approval{PublicKey: key.Public(), Signature: sig}, nil
+}
+
+// CheckApprovals returns Faults unless each key that the manifest wants to
+// approve has one valid signature, and no other signature is there.
+func (f *Frozen) CheckApprovals(approvals []Approval) error {
+	var v validator
+	for i, a := range approvals {
+		path := fmt.Sprintf("/approvals/%d", i)
+		switch {
+		case !slices.ContainsFunc(f.Approvals, a.PublicKey.Equal):
+			v.add(path, "is by a key that the manifest does not ask: %s", a.PublicKey.Fingerprint())
+		case slices.ContainsFunc(approvals[:i], func(b Approval) bool { return b.PublicKey.Equal(a.PublicKey) }):
+			v.add(path, "is a second one by the same key: %s", a.PublicKey.Fingerprint())
+		case a.PublicKey.Verify(approvalText(f.Digest, a.PublicKey), a.Signature) != nil:
+			v.add(path, "does not verify: it is not a signature of %s by %s", f.Digest, a.PublicKey.Fingerprint())
+		}
+	}
+	for _, k := range f.Approvals {
+		if !slices.ContainsFunc(approvals, func(a Approval) bool { return a.PublicKey.Equal(k) }) {
+			v.add("/approvals", "lack the one of %s", k.Fingerprint())
+		}
+	}
+	if len(v.faults) == 0 {
+		return nil
+	}
+	return v.faults
+}
