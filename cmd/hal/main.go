@@ -1,0 +1,63 @@
+// Command hal builds the guest image and brings what it needs.
+//
+//	hal build    builds the image from the lock file
+//	hal update   resolves the lock file anew
+//	hal qemu     prints the path of a usable QEMU, fetching one when needed
+//
+// It only wires: the work is in hal/build, hal/debian and hal/emulator.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ultravioletrs/cocos/hal/debian"
+	"github.com/ultravioletrs/cocos/hal/emulator"
+	"github.com/ultravioletrs/cocos/hal/progress"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "hal:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errors.New("say what to do: build, update or qemu")
+	}
+	// What is built must not depend on the user's file mode mask.
+	syscall.Umask(0o022)
+	cacheDir, err := debian.CacheDir(os.Getenv)
+	if err != nil {
+		return err
+	}
+	_, errTerm := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
+	log := progress.New(os.Stderr, errTerm == nil, time.Now)
+	switch args[0] {
+	case "qemu":
+		f := &emulator.Finder{
+			Getenv: os.Getenv, CPUInfo: "/proc/cpuinfo", OSRelease: "/etc/os-release",
+			EtcApt: "/etc/apt", CacheDir: cacheDir, Log: log,
+		}
+		path, err := f.Find(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Println(path)
+		return nil
+	}
+	return fmt.Errorf("%q: not a command; use build, update or qemu", args[0])
+}
