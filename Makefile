@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 
 IMG  := cmd/manager/img
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
