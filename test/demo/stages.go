@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// demo is one run of it: what was started, and what was learnt on the way.
+type demo struct {
+	ctx     context.Context
+	dir     string
+	stages  int
+	port    string // of the server
+	started []*process
+	agent   string // host:port
+	pin     string // sha256:…
+	seen    int    // lines of the journal that were looked at
+}
+
+// process is a child that lives through several stages.
+type process struct {
+	name  string
+	cmd   *exec.Cmd
+	done  chan struct{} // closed when it has ended
+	err   error         // valid then
+	grace time.Duration // what it may take to end by itself
+}
+
+func (d *demo) stage(title string, run func() error) error {
+	d.stages++
+	fmt.Printf("\n==> %d. %s\n", d.stages, title)
+	began := time.Now()
+	if err := run(); err != nil {
+		return err
+	}
+	fmt.Printf("    done in %s\n", time.Since(began).Round(100*time.Millisecond))
+	return nil
+}
+
+// command prints a command as a user would type it and makes it.
+func (d *demo) command(ctx context.Context, env []string, args ...string) *exec.Cmd {
+	fmt.Printf("    $ %s\n", strings.Join(append(append([]string(nil), env...), args...), " "))
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	return cmd
+}
+
+// do runs a command to its end and shows its output.
+func (d *demo) do(args ...string) error {
+	cmd := d.command(d.ctx, nil, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// start runs a command until stopAll; its output goes to a file.
+func (d *demo) start(name string, grace time.Duration, env []string, args ...string) (*process, error) {
+	log, err := os.Create(d.path(name + ".log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	// Not bound to d.ctx: an interrupted demo stops it in good order too.
+	cmd := d.command(context.WithoutCancel(d.ctx), env, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// A group of its own, so that Ctrl-C reaches the demo alone.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the %s: %w", name, err)
+	}
+	p := &process{name: name, cmd: cmd, done: make(chan struct{}), grace: grace}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	d.started = append(d.started, p)
+	return p, nil
+}
+
+// stop asks p to end and insists after its grace period.
+func (p *process) stop() error {
+	select {
+	case <-p.done:
+		return nil
+	default:
+	}
+	if err := syscall.Kill(p.cmd.Process.Pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stopping the %s: %w", p.name, err)
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(p.grace):
+		err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+		return errors.Join(fmt.Errorf("the %s did not end within %s and was killed", p.name, p.grace), err)
+	}
+}
+
+// stopAll stops what was started, the server first: it ends the VM through the
+// Manager. It may be called again.
+func (d *demo) stopAll() error {
+	var errs []error
+	for _, p := range d.started {
+		errs = append(errs, p.stop())
+	}
+	d.started = nil
+	return errors.Join(errs...)
+}
+
+func (d *demo) data() error {
+	return d.do("go", "run", "./cmd/hal", "extract", irisFile, d.path("iris.csv"))
+}
+
+func (d *demo) keys() error {
+	return d.do(cli, "keys", "--out", d.path("owner"))
+}
+
+func (d *demo) server() error {
+	// The listener that finds a free port is closed before the server opens it;
+	// should another process take it in between, the server says so.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	_, d.port, err = net.SplitHostPort(l.Addr().String())
+	if err := errors.Join(err, l.Close()); err != nil {
+		return err
+	}
+	server := d.path("computations-server")
+	if err := d.do("go", "build", "-o", server, "./test/computations"); err != nil {
+		return err
+	}
+	p, err := d.start("server", 90*time.Second, []string{
+		"HOST=127.0.0.1", "PORT=" + d.port,
+		"CA_FILE=" + d.path("ca.pem"),
+		"EVENTS_FILE=" + d.path("events.jsonl"),
+		"MANIFEST_FILE=" + d.path("manifest.json"),
+	}, server, algorithm, d.path("owner.pub.pem"), "false", d.path("iris.csv"))
+	if err != nil {
+		return err
+	}
+	return d.until(p, time.Minute, "the server to listen", func() (bool, error) {
+		c, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", d.port), time.Second)
+		if err != nil {
+			return false, nil
+		}
+		return true, c.Close()
+	})
+}
+
+func (d *demo) boot() error {
+	state := d.path("state")
+	p, err := d.start("manager", 30*time.Second, []string{
+		"MANAGER_GRPC_URL=127.0.0.1:" + d.port,
+		"MANAGER_GRPC_SERVER_CA_CERTS=" + d.path("ca.pem"),
+		"MANAGER_STATE_DIR=" + state,
+		"MANAGER_QEMU_HOST_FWD_ADDR=127.0.0.1",
+		"MANAGER_QEMU_HOST_FWD_RANGE=6100-6200",
+	}, manager)
+	if err != nil {
+		return err
+	}
+	return d.follow(p, 10*time.Minute, "the Agent to be ready", func(e entry) (bool, error) {
+		if e.Type == "run_reply" {
+			d.agent = e.AgentAddress
+		}
+		if e.Kind == "agent.ready" {
+			d.pin = e.Attributes["agent_key"]
+		}
+		return d.agent != "" && d.pin != "", nil
+	})
+}
+
+// session is what each call of the agent takes.
+func (d *demo) session(args ...string) []string {
+	return append(append([]string{cli}, args...), "--agent", d.agent, "--agent-key", d.pin,
+		"--key", d.path("owner.pem"), "--manifest", d.path("manifest.json"))
+}
+
+func (d *demo) upload() error {
+	if err := d.do(d.session("algo", algorithm)...); err != nil {
+		return err
+	}
+	return d.do(d.session("data", d.path("iris.csv"))...)
+}
+
+func (d *demo) wait() error {
+	return d.follow(d.started[0], 10*time.Minute, "the result", func(e entry) (bool, error) {
+		if e.Kind == "agent.state" && e.Attributes["to"] == "Failed" {
+			return false, fmt.Errorf("the computation failed: %s", e.Message)
+		}
+		return e.Kind == "agent.state" && e.Attributes["to"] == "ResultReady", nil
+	})
+}
+
+func (d *demo) result() error {
+	return d.do(d.session("result", "--out", d.path("result"))...)
+}
+
+// entry is a line of the server's journal.
+type entry struct {
+	Type         string            `json:"type"`
+	Kind         string            `json:"kind"`
+	Message      string            `json:"message"`
+	Attributes   map[string]string `json:"attributes"`
+	AgentAddress string            `json:"agent_address"`
+}
+
+// follow reads the server's journal from where it stopped, prints the events,
+// and returns when done says so.
+func (d *demo) follow(p *process, limit time.Duration, what string, done func(entry) (bool, error)) error {
+	return d.until(p, limit, what, func() (bool, error) {
+		f, err := os.Open(d.path("events.jsonl"))
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+		defer f.Close()
+		r := bufio.NewReader(f)
+		for n := 0; ; n++ {
+			line, err := r.ReadString('\n')
+			if err == io.EOF {
+				return false, nil // a line without its end is not written whole yet
+			} else if err != nil {
+				return false, err
+			}
+			if n < d.seen {
+				continue
+			}
+			d.seen++
+			var e entry
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				return false, fmt.Errorf("reading the server's journal: %w", err)
+			}
+			if e.Type == "event" {
+				fmt.Printf("    %-16s %s\n", e.Kind, e.Message)
+			}
+			if ok, err := done(e); ok || err != nil {
+				return ok, err
+			}
+		}
+	})
+}
+
+// until asks again and again, as long as p lives.
+func (d *demo) until(p *process, limit time.Duration, what string, done func() (bool, error)) error {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-p.done:
+			return fmt.Errorf("the %s ended while the demo waited for %s: %v; see %s", p.name, what, p.err, d.path(p.name+".log"))
+		case <-deadline.C:
+			return fmt.Errorf("waited %s for %s; see the logs", limit, what)
+		case <-d.ctx.Done():
+			return errors.New("interrupted")
+		}
+	}
+}
