@@ -19,6 +19,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ultravioletrs/cocos/hal"
+	"github.com/ultravioletrs/cocos/hal/build"
 	"github.com/ultravioletrs/cocos/hal/debian"
 	"github.com/ultravioletrs/cocos/hal/emulator"
 	"github.com/ultravioletrs/cocos/hal/progress"
@@ -58,6 +60,41 @@ func run(ctx context.Context, args []string) error {
 		}
 		fmt.Println(path)
 		return nil
+	case "build", "update":
+		cfg, err := config(args[1:], cacheDir, log)
+		if err != nil {
+			return err
+		}
+		if args[0] == "update" {
+			return build.Update(ctx, cfg)
+		}
+		done := log.Stage("guest image in %s", cfg.Out)
+		if _, err := build.Build(ctx, cfg); err != nil {
+			return err
+		}
+		done()
+		return nil
 	}
 	return fmt.Errorf("%q: not a command; use build, update or qemu", args[0])
+}
+
+func config(args []string, cacheDir string, log *progress.Log) (build.Config, error) {
+	source, err := os.Getwd()
+	if err != nil {
+		return build.Config{}, err
+	}
+	f := flag.NewFlagSet("hal", flag.ContinueOnError)
+	out := f.String("out", "cmd/manager/img", "folder for the image")
+	lock := f.String("lock", "cmd/manager/img/"+hal.LockFile, "lock file")
+	pkg := f.String("init-package", "./cmd/agent", "Go package that becomes the guest's /init")
+	if err := f.Parse(args); err != nil {
+		return build.Config{}, err
+	}
+	if f.NArg() > 0 {
+		return build.Config{}, fmt.Errorf("%q: not expected", f.Arg(0))
+	}
+	return build.Config{
+		Source: source, InitPackage: *pkg, Lock: *lock, Out: *out,
+		CacheDir: cacheDir, EtcApt: "/etc/apt", Getenv: os.Getenv, Log: log,
+	}, nil
 }

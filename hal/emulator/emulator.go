@@ -16,9 +16,7 @@ package emulator
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,8 +24,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ultravioletrs/cocos/hal/debian"
 	"github.com/ultravioletrs/cocos/hal/progress"
@@ -193,7 +189,7 @@ func output(ctx context.Context, path string, args ...string) (string, error) {
 var skipped = []string{"libc6", "adduser", "passwd", "debconf", "libpam-modules", "libpam-modules-bin"}
 
 func (f *Finder) fetch(ctx context.Context, dir, codename string, least version) (string, error) {
-	unlock, err := Lock(dir)
+	unlock, err := debian.LockFolder(dir)
 	if err != nil {
 		return "", err
 	}
@@ -299,31 +295,4 @@ func place(name string, h *tar.Header) string {
 		}
 	}
 	return ""
-}
-
-// Lock takes the advisory lock of a cache folder, made when missing, and
-// returns the function that gives it back.
-func Lock(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("making the cache folder: %w; set COCOS_CACHE to a folder that you may write", err)
-	}
-	name := filepath.Join(dir, ".lock")
-	l, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("locking the cache folder: %w; set COCOS_CACHE to a folder that you may write", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("locking the cache folder: %w", err)
-	}
-	for {
-		err = unix.Flock(int(l.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("locking %s: %w", name, err)
-	}
-	return func() { l.Close() }, nil
 }
