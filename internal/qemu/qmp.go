@@ -1,0 +1,205 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+)
+
+// maxQMPLine bounds one message of QEMU's, in bytes.
+const maxQMPLine = 1 << 20
+
+// Event is what QEMU tells by itself, such as SHUTDOWN.
+type Event struct {
+	Name string          `json:"event"`
+	Data json.RawMessage `json:"data"`
+}
+
+// QMP is a session with QEMU's monitor (docs/interop/qmp-spec of QEMU). It is
+// safe for concurrent use.
+type QMP struct {
+	conn    net.Conn
+	onEvent func(Event)
+	done    chan struct{}
+	err     error // valid once done is closed
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan reply
+}
+
+type reply struct {
+	Return json.RawMessage `json:"return"`
+	Error  *QMPError       `json:"error"`
+}
+
+// QMPError is QEMU's refusal of a command.
+type QMPError struct {
+	Class string `json:"class"`
+	Desc  string `json:"desc"`
+}
+
+func (e *QMPError) Error() string { return e.Desc }
+
+// NewQMP reads the greeting from conn and negotiates. onEvent is called for
+// each event, by one goroutine; it must not wait for QMP. The session owns conn
+// in any case.
+func NewQMP(ctx context.Context, conn net.Conn, onEvent func(Event)) (*QMP, error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	q := &QMP{conn: conn, onEvent: onEvent, done: make(chan struct{}), waiting: map[uint64]chan reply{}}
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(make([]byte, 4096), maxQMPLine)
+	if err := greeting(lines); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("greeting QEMU's monitor: %w", errors.Join(err, ctx.Err()))
+	}
+	go q.read(lines)
+	if err := q.Execute(ctx, "qmp_capabilities", nil, nil); err != nil {
+		_ = q.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+func greeting(lines *bufio.Scanner) error {
+	if !lines.Scan() {
+		return errors.Join(lines.Err(), io.ErrUnexpectedEOF)
+	}
+	var g struct {
+		QMP *struct{} `json:"QMP"`
+	}
+	if err := json.Unmarshal(lines.Bytes(), &g); err != nil {
+		return err
+	}
+	if g.QMP == nil {
+		return fmt.Errorf("%.100q is not a greeting", lines.Bytes())
+	}
+	return nil
+}
+
+// read distributes what QEMU says until the connection ends.
+func (q *QMP) read(lines *bufio.Scanner) {
+	var err error
+	for err == nil && lines.Scan() {
+		var m struct {
+			Event
+			reply
+			ID uint64 `json:"id"`
+		}
+		if err = json.Unmarshal(lines.Bytes(), &m); err != nil {
+			break
+		}
+		if m.Name != "" {
+			q.onEvent(m.Event)
+			continue
+		}
+		q.mu.Lock()
+		c, asked := q.waiting[m.ID]
+		delete(q.waiting, m.ID)
+		q.mu.Unlock()
+		if !asked {
+			err = fmt.Errorf("answer to %d, which was not asked", m.ID)
+			break
+		}
+		if c != nil {
+			c <- m.reply
+		}
+	}
+	if err == nil {
+		if err = lines.Err(); err == nil {
+			err = io.EOF
+		}
+	}
+	q.err = err
+	_ = q.conn.Close()
+	close(q.done)
+}
+
+// Execute runs a command with its arguments (nil: none) and decodes what it
+// returns into result, unless that is nil. A refusal is a *QMPError.
+func (q *QMP) Execute(ctx context.Context, command string, arguments, result any) error {
+	c := make(chan reply, 1)
+	q.mu.Lock()
+	q.next++
+	id := q.next
+	q.waiting[id] = c
+	b, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+		ID        uint64 `json:"id"`
+	}{command, arguments, id})
+	if err == nil {
+		if deadline, ok := ctx.Deadline(); ok {
+			_ = q.conn.SetWriteDeadline(deadline)
+		}
+		_, err = q.conn.Write(append(b, '\n'))
+	}
+	if err != nil {
+		delete(q.waiting, id)
+	}
+	q.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("QEMU monitor, %s: %w", command, err)
+	}
+	var r reply
+	select {
+	case r = <-c:
+	case <-q.done:
+		select {
+		case r = <-c: // answered just before the end, as quit is
+		default:
+			return fmt.Errorf("QEMU monitor, %s: %w", command, q.err)
+		}
+	case <-ctx.Done():
+		q.mu.Lock()
+		q.waiting[id] = nil // its answer may still come
+		q.mu.Unlock()
+		return fmt.Errorf("QEMU monitor, %s: %w", command, ctx.Err())
+	}
+	if r.Error != nil {
+		return fmt.Errorf("QEMU monitor, %s: %w", command, r.Error)
+	}
+	if result == nil {
+		return nil
+	}
+	if err := json.Unmarshal(r.Return, result); err != nil {
+		return fmt.Errorf("QEMU monitor, %s: %w", command, err)
+	}
+	return nil
+}
+
+// PowerDown presses the guest's power button.
+func (q *QMP) PowerDown(ctx context.Context) error {
+	return q.Execute(ctx, "system_powerdown", nil, nil)
+}
+
+// Quit ends QEMU at once.
+func (q *QMP) Quit(ctx context.Context) error { return q.Execute(ctx, "quit", nil, nil) }
+
+// Pause stops the guest's CPUs, Resume lets them go on.
+func (q *QMP) Pause(ctx context.Context) error { return q.Execute(ctx, "stop", nil, nil) }
+
+// Resume: see Pause.
+func (q *QMP) Resume(ctx context.Context) error { return q.Execute(ctx, "cont", nil, nil) }
+
+// Status returns QEMU's word for the guest's state, such as "running".
+func (q *QMP) Status(ctx context.Context) (string, error) {
+	var s struct {
+		Status string `json:"status"`
+	}
+	err := q.Execute(ctx, "query-status", nil, &s)
+	return s.Status, err
+}
+
+// Close ends the session and waits for it.
+func (q *QMP) Close() error {
+	err := q.conn.Close()
+	<-q.done
+	return err
+}
