@@ -9,8 +9,8 @@ type Purpose string
 const (
 	// PurposeApproval: fields are the manifest digest and the signer's SPKI.
 	PurposeApproval Purpose = "cocos/v1/approval"
-	// PurposeCall: fields are the manifest digest, the role and the TLS
-	// connection's exporter value.
+	// PurposeCall: fields are the manifest digest, the role, the signer's SPKI
+	// and the TLS connection's exporter value.
 	PurposeCall Purpose = "cocos/v1/call"
 )
 

@@ -50,11 +50,12 @@ func (m *Manifest) Dataset(name string) (Dataset, bool) {
 	return m.Datasets[i], true
 }
 
-// CallText is what a caller of the agent signs: that it speaks in this role
-// for the computation of this digest on the TLS connection whose exporter value
-// (RFC 9266) is exporter. On another connection it proves nothing.
-func CallText(digest Digest, role Role, exporter []byte) keys.Text {
-	return keys.Text{Purpose: keys.PurposeCall, Fields: [][]byte{digest[:], []byte(role), exporter}}
+// CallText is what a caller of the agent signs: that it, the holder of key,
+// speaks in this role for the computation of this digest on the TLS connection
+// whose exporter value (RFC 9266) is exporter. On another connection it proves
+// nothing.
+func CallText(digest Digest, role Role, key keys.Public, exporter []byte) keys.Text {
+	return keys.Text{Purpose: keys.PurposeCall, Fields: [][]byte{digest[:], []byte(role), key.SPKI(), exporter}}
 }
 
 // Approval is a participant's signature over a manifest digest.

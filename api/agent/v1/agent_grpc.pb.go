@@ -38,8 +38,8 @@ const (
 //
 // Each call carries three metadata values: cocos-role, cocos-key-bin (the
 // caller's DER SubjectPublicKeyInfo) and cocos-signature-bin, a signature over
-// the label "cocos/v1/call", the manifest digest, the role and the connection's
-// exporter value. The role must be one that the manifest gives to that key and
+// the label "cocos/v1/call", the manifest digest, the role, the key and the
+// connection's exporter value. The role must be one that the manifest gives to that key and
 // that the call allows.
 type AgentServiceClient interface {
 	// State is open to every role.
@@ -176,8 +176,8 @@ type AgentService_LogsClient = grpc.ServerStreamingClient[LogsResponse]
 //
 // Each call carries three metadata values: cocos-role, cocos-key-bin (the
 // caller's DER SubjectPublicKeyInfo) and cocos-signature-bin, a signature over
-// the label "cocos/v1/call", the manifest digest, the role and the connection's
-// exporter value. The role must be one that the manifest gives to that key and
+// the label "cocos/v1/call", the manifest digest, the role, the key and the
+// connection's exporter value. The role must be one that the manifest gives to that key and
 // that the call allows.
 type AgentServiceServer interface {
 	// State is open to every role.

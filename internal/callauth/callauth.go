@@ -1,0 +1,194 @@
+// Package callauth lets a participant prove, with each call of the agent, that
+// it holds the key that the manifest names.
+//
+// A call carries the caller's role, its public key and a signature over
+// manifest.CallText: purpose, manifest digest, role, key and the exporter value
+// of the TLS connection. The exporter value exists on this connection alone, so
+// what was seen on one proves nothing on another, and a relay that terminates
+// TLS has a connection of its own. The agent checks the signature before
+// anything else and answers every cause of failure in the same words: whoever is
+// not a participant learns nothing, not even who is.
+//
+// This package authenticates. What a caller may do is the agent's to say.
+package callauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/ultravioletrs/cocos/atls"
+	"github.com/ultravioletrs/cocos/internal/rpcerr"
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+// Metadata of a call.
+const (
+	RoleHeader      = "cocos-role"
+	KeyHeader       = "cocos-key-bin"
+	SignatureHeader = "cocos-signature-bin"
+)
+
+// maxSignature in bytes: that of an RSA key of 8192 bits is 1024.
+const maxSignature = 1024
+
+// Signer signs calls. It implements credentials.PerRPCCredentials.
+type Signer struct {
+	// Key of the caller.
+	Key keys.Private
+	// Role in which it calls.
+	Role manifest.Role
+	// Digest of the manifest that it approved.
+	Digest manifest.Digest
+}
+
+// GetRequestMetadata signs for the connection that the call goes out on.
+func (s Signer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	info, err := atls.InfoFrom(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("signing the call: %w", err)
+	}
+	sig, err := s.Key.Sign(manifest.CallText(s.Digest, s.Role, s.Key.Public(), info.Exporter[:]))
+	if err != nil {
+		return nil, fmt.Errorf("signing the call: %w", err)
+	}
+	return map[string]string{
+		RoleHeader:      string(s.Role),
+		KeyHeader:       string(s.Key.Public().SPKI()),
+		SignatureHeader: string(sig),
+	}, nil
+}
+
+// RequireTransportSecurity is always true.
+func (Signer) RequireTransportSecurity() bool { return true }
+
+// Caller is who signed a call, and as what.
+type Caller struct {
+	Key  keys.Public
+	Role manifest.Role
+}
+
+type callerKey struct{}
+
+// CallerFrom returns the caller that the interceptors authenticated.
+func CallerFrom(ctx context.Context) (Caller, error) {
+	c, ok := ctx.Value(callerKey{}).(Caller)
+	if !ok {
+		return Caller{}, errUnsigned()
+	}
+	return c, nil
+}
+
+// Gate admits calls for one manifest.
+type Gate struct {
+	Digest manifest.Digest
+	// Admit judges an authenticated caller's call of a gRPC method. Required.
+	Admit func(c Caller, method string) error
+}
+
+// Unary is the interceptor for unary calls.
+func (g Gate) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	ctx, err := g.enter(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	return next(ctx, req)
+}
+
+// Stream is the interceptor for streams.
+func (g Gate) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, err := g.enter(ss.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	return next(srv, &stream{ss, ctx})
+}
+
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *stream) Context() context.Context { return s.ctx }
+
+func (g Gate) enter(ctx context.Context, method string) (context.Context, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	info, err := atls.InfoFrom(ctx)
+	if err != nil {
+		return nil, errUnsigned()
+	}
+	c, err := Authenticate(md, g.Digest, info.Exporter)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.Admit(c, method); err != nil {
+		return nil, err
+	}
+	return context.WithValue(ctx, callerKey{}, c), nil
+}
+
+// Authenticate returns who signed, or an error with code Unauthenticated. The
+// role is the signer's claim.
+func Authenticate(md metadata.MD, digest manifest.Digest, exporter [atls.ExporterSize]byte) (Caller, error) {
+	var values [3]string
+	for i, name := range []string{RoleHeader, KeyHeader, SignatureHeader} {
+		v := md.Get(name)
+		if len(v) != 1 || v[0] == "" {
+			return Caller{}, errUnsigned()
+		}
+		values[i] = v[0]
+	}
+	key, err := keys.ParsePublic([]byte(values[1]))
+	if err != nil || len(values[2]) > maxSignature {
+		return Caller{}, Stranger()
+	}
+	c := Caller{Key: key, Role: manifest.Role(values[0])}
+	if key.Verify(manifest.CallText(digest, c.Role, key, exporter[:]), []byte(values[2])) != nil {
+		return Caller{}, Stranger()
+	}
+	return c, nil
+}
+
+func errUnsigned() error {
+	return rpcerr.New(codes.Unauthenticated, rpcerr.Detail{
+		Reason: rpcerr.Unsigned,
+		Hint:   "sign the call with a participant's private key",
+	}, "the call is not signed")
+}
+
+// Stranger is the one answer to whoever is not a participant, whatever the
+// cause.
+func Stranger() error {
+	return rpcerr.New(codes.Unauthenticated, rpcerr.Detail{
+		Reason: rpcerr.Signature,
+		Hint:   "check the private key, the role and the manifest digest: they must be those of the computation that this agent runs",
+	}, "the call's signature is not by a participant of this computation over this connection")
+}
+
+var _ credentials.PerRPCCredentials = Signer{}
+
+// ErrNoRole says that a manifest gives a key no role.
+var ErrNoRole = errors.New("the manifest gives this key no role")
+
+// RoleFor picks the first of the wanted roles that the manifest gives to key;
+// with none wanted, the first of all.
+func RoleFor(m *manifest.Manifest, key keys.Public, wanted ...manifest.Role) (manifest.Role, error) {
+	if len(wanted) == 0 {
+		wanted = manifest.Roles()
+	}
+	for _, r := range wanted {
+		if m.HasRole(key, r) {
+			return r, nil
+		}
+	}
+	if has := m.RolesOf(key); len(has) > 0 {
+		return "", fmt.Errorf("the manifest gives this key the roles %q; %q is needed", has, wanted)
+	}
+	return "", fmt.Errorf("%w: its fingerprint is %s", ErrNoRole, key.Fingerprint())
+}
