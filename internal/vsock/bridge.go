@@ -43,12 +43,14 @@ func (h *UserHost) forward(c *device.Conn, port uint32) {
 			c.Reset()
 			return
 		}
+		uc := u.(*net.UnixConn)
+		defer h.closeAtEnd(uc)()
 		if err := c.Accept(); err != nil {
 			c.Reset()
-			u.Close()
+			uc.Close()
 			return
 		}
-		h.bridge(c, u.(*net.UnixConn))
+		h.bridge(c, uc)
 	})
 }
 
@@ -73,17 +75,11 @@ func (h *UserHost) serveBase() {
 
 // serveConnect answers one CONNECT line.
 func (h *UserHost) serveConnect(u *net.UnixConn) {
+	defer h.closeAtEnd(u)()
 	ctx, cancel := context.WithTimeout(h.ctx, bridgeTimeout)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { u.SetDeadline(time.Unix(1, 0)) })
 	c, err := h.connect(ctx, u)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
 	if err != nil {
-		if c != nil {
-			c.Reset()
-		}
 		fmt.Fprintf(u, "ERROR %s\n", err)
 		u.Close()
 		return
@@ -91,7 +87,23 @@ func (h *UserHost) serveConnect(u *net.UnixConn) {
 	h.bridge(c, u)
 }
 
+// closeAtEnd closes the socket when the host ends, unless stop comes first.
+func (h *UserHost) closeAtEnd(u *net.UnixConn) (stop func()) {
+	stopped := make(chan struct{})
+	h.wg.Go(func() {
+		select {
+		case <-h.ctx.Done():
+			u.Close()
+		case <-stopped:
+		}
+	})
+	return func() { close(stopped) }
+}
+
 func (h *UserHost) connect(ctx context.Context, u *net.UnixConn) (*device.Conn, error) {
+	if err := u.SetDeadline(time.Now().Add(bridgeTimeout)); err != nil {
+		return nil, err
+	}
 	line, err := readLine(u)
 	if err != nil {
 		return nil, err
@@ -105,8 +117,13 @@ func (h *UserHost) connect(ctx context.Context, u *net.UnixConn) (*device.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := fmt.Fprintf(u, "OK %d\n", c.HostPort()); err != nil {
-		return c, err
+	_, err = fmt.Fprintf(u, "OK %d\n", c.HostPort())
+	if err == nil {
+		err = u.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		c.Reset()
+		return nil, err
 	}
 	return c, nil
 }
@@ -130,8 +147,6 @@ func readLine(r io.Reader) (string, error) {
 // bridge carries bytes, half closes and ends both ways until both ways have
 // ended. It closes both connections.
 func (h *UserHost) bridge(c *device.Conn, u *net.UnixConn) {
-	stop := context.AfterFunc(h.ctx, func() { u.Close() })
-	defer stop()
 	fail := func() {
 		c.Reset()
 		u.Close()

@@ -166,8 +166,10 @@ func (h *UserHost) serveQEMU() {
 	}
 	s := vhostuser.New(conn, h.device, binary.LittleEndian.AppendUint64(nil, uint64(h.cfg.GuestCID)), h.cfg.Log)
 	h.device.OnWake(s.Wake)
-	stop := context.AfterFunc(h.ctx, func() { s.Close() })
-	defer stop()
+	h.wg.Go(func() { // ends with the host, which ends with the session
+		<-h.ctx.Done()
+		s.Close()
+	})
 	err := s.Serve()
 	if h.ctx.Err() != nil {
 		err = net.ErrClosed
