@@ -5,12 +5,15 @@
 //
 //	version            format of all below; another one is refused
 //	lock               held by the one Manager that uses the directory
+//	ended              one line for each run that has ended; kept
+//	vms/<run>.new/     a VM's folder until it is complete
 //	vms/<run>/         one VM; removed as a whole
 //	    spec.json      what was asked for; written before the shim starts
 //	    shim.sock      the shim's API; a live socket is a live shim
 //	    shim.log       the shim's own log
 //	    spool/         the shim's and the agent's events, until acknowledged
 //	    manager/       the Manager's own events of this run, until acknowledged
+//	    exited         empty; there when the Manager has seen vm.exited
 //	    console.log    the guest's serial console, bounded
 //	    qmp.sock       QEMU's monitor
 //	    vhost.sock     the vhost-user device, QEMU's end
@@ -34,6 +37,7 @@ const StateVersion = "1"
 const (
 	VersionFile = "version"
 	LockFile    = "lock"
+	EndedFile   = "ended"
 	VMsDir      = "vms"
 )
 
@@ -69,6 +73,9 @@ func (d Dir) Spool() string { return d.file("spool") }
 
 // ManagerSpool is the folder of the Manager's own events.
 func (d Dir) ManagerSpool() string { return d.file("manager") }
+
+// ExitedMark tells that the Manager has seen the VM's end.
+func (d Dir) ExitedMark() string { return d.file("exited") }
 
 // Console is the guest's serial console.
 func (d Dir) Console() string { return d.file("console.log") }

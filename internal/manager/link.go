@@ -1,0 +1,241 @@
+package manager
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
+)
+
+// Server says how to reach the computations server.
+type Server struct {
+	// Address is HOST:PORT.
+	Address string
+	// Timeout bounds connecting, with greeting.
+	Timeout time.Duration
+	// TLS is asked before each connection, so that renewed certificates are
+	// used. There is no connection without TLS.
+	TLS func() (*tls.Config, error)
+}
+
+const (
+	// A peer that is silent for so long is asked, and given up so much later.
+	keepaliveTime    = 20 * time.Second
+	keepaliveTimeout = 10 * time.Second
+	// The waits between attempts grow from the first to the last, each shorter
+	// or longer by up to a half, so that many Managers don't come at once.
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	// A stream that held for so long was a good one: begin with short waits.
+	settled = time.Minute
+	// handlers bounds the requests that are worked on at once.
+	handlers = 8
+)
+
+// service is what the link serves.
+type service interface {
+	accept(RunRequest) Reply
+	halt(ctx context.Context, runID string) []Fault
+	ack(eventKey)
+	report(context.Context) []RunState
+	at(point string)
+}
+
+// link keeps the stream to the server.
+type link struct {
+	cfg      Server
+	instance string
+	version  string
+	clock    Clock
+	log      *slog.Logger
+	service  service
+	hub      *hub
+}
+
+// serve connects again and again until ctx ends.
+func (l *link) serve(ctx context.Context) {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = firstRetry, lastRetry
+	wait.Reset()
+	for attempt := 1; ; attempt++ {
+		begin := l.clock.Now()
+		err := l.connect(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if l.clock.Now().Sub(begin) >= settled {
+			wait.Reset()
+			attempt = 1
+		}
+		d := wait.NextBackOff()
+		l.log.Warn("no connection to the computations server; trying again", "server", l.cfg.Address, "in", d.Round(time.Millisecond).String(), "attempt", attempt, "error", explain(err))
+		select {
+		case <-l.clock.After(d):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// explain puts a gRPC error into words.
+func explain(err error) string {
+	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
+		return fmt.Sprintf("%s (%v)", s.Message(), s.Code())
+	}
+	return fmt.Sprint(err)
+}
+
+// connect is one stream, from dialling to its end. It never returns nil.
+func (l *link) connect(ctx context.Context) error {
+	cfg, err := l.cfg.TLS()
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient("passthrough:///"+l.cfg.Address,
+		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: l.cfg.Timeout}),
+		grpc.WithDisableServiceConfig(),
+	)
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", l.cfg.Address, err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(l.cfg.Timeout, func() {
+		cancel(fmt.Errorf("%s did not greet within %v (MANAGER_GRPC_TIMEOUT)", l.cfg.Address, l.cfg.Timeout))
+	})
+	defer late.Stop()
+	stream, err := managerv1.NewComputationsServiceClient(conn).Connect(ctx)
+	if err == nil {
+		err = l.greet(ctx, stream)
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	if !late.Stop() {
+		return context.Cause(ctx)
+	}
+	l.log.Info("connected to the computations server", "server", l.cfg.Address, "instance", l.instance)
+
+	s := newSession(ctx, l.service.at)
+	l.hub.set(s)
+	defer l.hub.set(nil)
+	group, groupCtx := errgroup.WithContext(ctx)
+	work, workCtx := errgroup.WithContext(ctx)
+	work.SetLimit(handlers)
+	group.Go(func() error { return s.send(groupCtx, stream) })
+	group.Go(func() error {
+		err := l.receive(workCtx, stream, s, work)
+		cancel(err) // nothing goes on without it, neither handlers nor runs
+		return err
+	})
+	err = group.Wait()
+	cancel(err)
+	_ = work.Wait()
+	return context.Cause(ctx)
+}
+
+// greet exchanges Hello and Welcome.
+func (l *link) greet(ctx context.Context, stream grpc.BidiStreamingClient[managerv1.ConnectRequest, managerv1.ConnectResponse]) error {
+	hello := &managerv1.Hello{ProtocolVersion: ProtocolVersion, InstanceId: l.instance, Version: l.version}
+	for _, r := range l.service.report(ctx) {
+		hello.Runs = append(hello.Runs, &managerv1.RunStatus{RunId: r.RunID, State: string(r.State)})
+	}
+	// An error of Send is io.EOF; Recv says which.
+	if err := stream.Send(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	m, err := stream.Recv()
+	if err != nil {
+		return ended(err)
+	}
+	w := m.GetWelcome()
+	if w == nil {
+		return fmt.Errorf("%s did not greet: its first message is %T", l.cfg.Address, m.GetMessage())
+	}
+	if w.GetProtocolVersion() != ProtocolVersion {
+		return fmt.Errorf("%s speaks protocol version %d, this Manager %d: use versions of both that go together", l.cfg.Address, w.GetProtocolVersion(), ProtocolVersion)
+	}
+	return nil
+}
+
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the server ended the stream")
+	}
+	return err
+}
+
+// receive takes what the server says until the stream breaks.
+func (l *link) receive(ctx context.Context, stream grpc.BidiStreamingClient[managerv1.ConnectRequest, managerv1.ConnectResponse], s *session, work *errgroup.Group) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return ended(err)
+		}
+		switch m := m.GetMessage().(type) {
+		case *managerv1.ConnectResponse_RunRequest:
+			work.Go(func() error { return s.reply(runReply(l.service.accept(runRequest(m.RunRequest)))) })
+		case *managerv1.ConnectResponse_StopRequest:
+			work.Go(func() error {
+				id := m.StopRequest.GetRunId()
+				reply := &managerv1.StopReply{RunId: id, Refusal: refusal(l.service.halt(ctx, id))}
+				return s.reply(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_StopReply{StopReply: reply}})
+			})
+		case *managerv1.ConnectResponse_EventAck:
+			a := m.EventAck
+			l.service.ack(eventKey{run: a.GetRunId(), source: a.GetSource(), sequence: a.GetSequence()})
+		default:
+			return fmt.Errorf("%s sent a message that is not valid here: %T", l.cfg.Address, m)
+		}
+	}
+}
+
+func runRequest(m *managerv1.RunRequest) RunRequest {
+	c := m.GetAgentConfig()
+	r := RunRequest{
+		RunID: m.GetRunId(), Manifest: m.GetManifest(),
+		Agent: AgentConfig{Port: c.GetPort(), LogLevel: c.GetLogLevel(), ServerCert: c.GetServerCert(),
+			ServerKey: c.GetServerKey(), ClientCACerts: c.GetClientCaCerts()},
+	}
+	for _, a := range m.GetApprovals() {
+		r.Approvals = append(r.Approvals, Approval{PublicKey: a.GetPublicKey(), Signature: a.GetSignature()})
+	}
+	return r
+}
+
+func runReply(r Reply) *managerv1.ConnectRequest {
+	reply := &managerv1.RunReply{RunId: r.RunID, Refusal: refusal(r.Faults), AgentHostPort: uint32(r.Port)}
+	return &managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_RunReply{RunReply: reply}}
+}
+
+func refusal(faults []Fault) *managerv1.Refusal {
+	if len(faults) == 0 {
+		return nil
+	}
+	r := &managerv1.Refusal{}
+	for _, f := range faults {
+		r.Faults = append(r.Faults, &managerv1.Fault{Reason: string(f.Reason), Field: f.Field, Message: f.Message, Hint: f.Hint})
+	}
+	return r
+}
+
+var _ sink = (*session)(nil)

@@ -1,0 +1,170 @@
+package manager
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
+	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
+)
+
+// logLines bounds the log lines that wait for a slow server.
+const logLines = 4096
+
+// session is one stream to the server, after the greeting. Runs put events into
+// it; one goroutine sends: replies first, then events and logs as they come.
+type session struct {
+	// ctx ends with the stream.
+	ctx     context.Context
+	replies chan *managerv1.ConnectRequest
+	events  chan *managerv1.ConnectRequest
+	logs    logRing
+	at      func(string)
+}
+
+func newSession(ctx context.Context, at func(string)) *session {
+	return &session{
+		ctx:     ctx,
+		replies: make(chan *managerv1.ConnectRequest, 16),
+		events:  make(chan *managerv1.ConnectRequest, 64),
+		logs:    logRing{ready: make(chan struct{}, 1), limit: logLines, dropped: map[string]uint64{}},
+		at:      at,
+	}
+}
+
+// Event implements sink.
+func (s *session) Event(ctx context.Context, e *eventv1.Event) error {
+	return s.put(ctx, s.events, &managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_Event{Event: e}})
+}
+
+// Log implements sink.
+func (s *session) Log(l *eventv1.Log) { s.logs.put(l) }
+
+func (s *session) reply(r *managerv1.ConnectRequest) error { return s.put(s.ctx, s.replies, r) }
+
+func (s *session) put(ctx context.Context, to chan *managerv1.ConnectRequest, m *managerv1.ConnectRequest) error {
+	select {
+	case to <- m:
+		return nil
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// send is the one sender of the stream, until ctx ends or the stream breaks.
+func (s *session) send(ctx context.Context, stream grpc.BidiStreamingClient[managerv1.ConnectRequest, managerv1.ConnectResponse]) error {
+	for {
+		select {
+		case m := <-s.replies:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+			s.at("run.replied")
+			continue
+		default:
+		}
+		select {
+		case m := <-s.replies:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+			s.at("run.replied")
+		case m := <-s.events:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+			s.at("event.sent")
+		case <-s.logs.ready:
+			l := s.logs.take()
+			if l == nil {
+				continue
+			}
+			if err := stream.Send(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_Log{Log: l}}); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// logRing keeps the youngest lines. What it drops it counts, by run, on the next
+// line of that run.
+type logRing struct {
+	mu      sync.Mutex
+	lines   []*eventv1.Log
+	limit   int
+	dropped map[string]uint64
+	// ready has one token while there are lines.
+	ready chan struct{}
+}
+
+func (r *logRing) put(l *eventv1.Log) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lines) == r.limit {
+		old := r.lines[0]
+		r.lines = r.lines[1:]
+		r.dropped[old.GetRunId()] += 1 + old.GetDropped()
+	}
+	r.lines = append(r.lines, l)
+	r.signal()
+}
+
+func (r *logRing) take() *eventv1.Log {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lines) == 0 {
+		return nil
+	}
+	l := r.lines[0]
+	r.lines = r.lines[1:]
+	if n := r.dropped[l.GetRunId()]; n > 0 {
+		l.Dropped += n
+		delete(r.dropped, l.GetRunId())
+	}
+	if len(r.lines) > 0 {
+		r.signal()
+	}
+	return l
+}
+
+func (r *logRing) signal() {
+	select {
+	case r.ready <- struct{}{}:
+	default:
+	}
+}
+
+// hub hands the session of the moment to the runs.
+type hub struct {
+	mu      sync.Mutex
+	current *session
+	changed chan struct{}
+}
+
+// set announces a session, or with nil that there is none.
+func (h *hub) set(s *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.current = s
+	if h.changed != nil {
+		close(h.changed)
+		h.changed = nil
+	}
+}
+
+// get returns the session, nil where there is none, and a channel that closes
+// when that changes.
+func (h *hub) get() (*session, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.changed == nil {
+		h.changed = make(chan struct{})
+	}
+	return h.current, h.changed
+}
