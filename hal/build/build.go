@@ -164,7 +164,7 @@ func (b *builder) build(ctx context.Context, lock debian.Lock, work string) (hal
 	initSum := sha256.Sum256(init)
 	want := stamp{
 		Base:   inputs(self, hex.EncodeToString(initSum[:]), lock.Using(useKernel)),
-		Python: inputs(self, "", append(lock.Using(usePython), lock.Using(useTools)...)),
+		Python: inputs(self, "", lock.Using(usePython, useTools)),
 	}
 	old, have := b.current()
 	img := hal.Image{Version: hal.ImageVersion, KernelVersion: old.KernelVersion, Kernel: old.Kernel, Initrd: old.Initrd, Python: old.Python}
@@ -174,14 +174,14 @@ func (b *builder) build(ctx context.Context, lock debian.Lock, work string) (hal
 		b.Log.Printf("the guest image is up to date")
 		return old, nil
 	}
-	var needed []debian.Package
+	var uses []string
 	if !freshBase {
-		needed = append(needed, lock.Using(useKernel)...)
+		uses = append(uses, useKernel)
 	}
 	if !freshPython {
-		needed = append(needed, append(lock.Using(usePython), lock.Using(useTools)...)...)
+		uses = append(uses, usePython, useTools)
 	}
-	if err := b.cache.Ensure(ctx, b.apt, needed); err != nil {
+	if err := b.cache.Ensure(ctx, b.apt, lock.Using(uses...)); err != nil {
 		return hal.Image{}, err
 	}
 	if !freshBase {

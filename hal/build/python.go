@@ -33,7 +33,7 @@ var notOnDisk = []string{
 
 // dropped are path prefixes that are left out of the disk.
 var dropped = []string{
-	"usr/include/", "usr/lib/debug/", "usr/lib/systemd/", "usr/lib/valgrind/",
+	"usr/include/", "usr/lib/binfmt.d/", "usr/lib/debug/", "usr/lib/systemd/", "usr/lib/valgrind/",
 	"usr/lib/x86_64-linux-gnu/gconv/", "usr/lib/x86_64-linux-gnu/engines-3/", "usr/lib/x86_64-linux-gnu/ossl-modules/",
 	"usr/lib/python3.13/idlelib/", "usr/lib/python3.13/pydoc_data/", "usr/lib/python3.13/test/",
 	"usr/lib/python3.13/lib-dynload/_curses", "usr/lib/python3.13/lib-dynload/_dbm", "usr/lib/python3.13/lib-dynload/readline",

@@ -15,6 +15,7 @@
 package debian
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -25,8 +26,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"bytes"
 )
 
 // The archives that a package can come from.
@@ -68,11 +67,11 @@ type Lock struct {
 // LockVersion is the version of the lock file's format.
 const LockVersion = 1
 
-// Using returns the packages that are marked for use.
-func (l Lock) Using(use string) []Package {
+// Using returns the packages that are marked for one of the uses.
+func (l Lock) Using(uses ...string) []Package {
 	var out []Package
 	for _, p := range l.Packages {
-		if slices.Contains(p.Use, use) {
+		if slices.ContainsFunc(p.Use, func(u string) bool { return slices.Contains(uses, u) }) {
 			out = append(out, p)
 		}
 	}
