@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+func (a *app) dataCmd() *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "data PATH",
+		Short: "Bring a dataset",
+		Long: `Send a dataset to the agent: a file, or a folder as its deterministic archive.
+With --manifest it is compared with the manifest before a byte is sent, and its
+name is found there by its digest. An upload that was cut goes on where it stopped.`,
+		Example: `  cocos-cli data iris.csv --agent 127.0.0.1:7020 --agent-key sha256:… \
+    --key bob.pem --manifest manifest.json
+  cocos-cli data images/ --name images --agent 127.0.0.1:7020 --agent-key sha256:… \
+    --key bob.pem --manifest-digest 4f0c…`,
+		Args: exactly("PATH"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in, err := openInput(args[0])
+			if err != nil {
+				return fmt.Errorf("bringing a dataset: %w", err)
+			}
+			id, err := a.identity()
+			if err != nil {
+				return err
+			}
+			if err := id.role(manifest.DatasetProvider); err != nil {
+				return err
+			}
+			if id.manifest == nil && name == "" {
+				return usagef("give the name that the manifest gives it, or --manifest to find it by digest", "--name is missing")
+			}
+			p, err := a.connect(cmd, id, manifest.DatasetProvider)
+			if err != nil {
+				return err
+			}
+			defer p.close()
+			if id.manifest != nil {
+				if name, err = a.datasetName(cmd.Context(), id, &in, name); err != nil {
+					return err
+				}
+			}
+			ref := &agentv1.InputRef{Kind: agentv1.InputKind_INPUT_KIND_DATASET, Name: name}
+			return a.uploadAndSay(cmd.Context(), p, in, ref)
+		},
+	}
+	a.agentFlags(cmd)
+	cmd.Flags().StringVar(&name, "name", "", "the dataset's `NAME` in the manifest")
+	complete(cmd, "name", func() []string {
+		f, err := readManifest(a.conn.manifest)
+		if err != nil {
+			return nil
+		}
+		var s []string
+		for _, d := range f.Datasets {
+			s = append(s, d.Name)
+		}
+		return s
+	})
+	return cmd
+}
+
+// datasetName finds which dataset of the manifest in is, and refuses one that
+// it is not.
+func (a *app) datasetName(ctx context.Context, id *identity, in *input, named string) (string, error) {
+	if named != "" {
+		d, ok := id.manifest.Dataset(named)
+		if !ok {
+			return "", advise(fmt.Errorf("the manifest has no dataset %q", named), "it has: %s", names(id.manifest.Datasets))
+		}
+		if !d.Provider.Equal(id.key.Public()) {
+			return "", advise(fmt.Errorf("the dataset %q is to come from %s, not from your key, %s", named, d.Provider.Fingerprint(), id.key.Public().Fingerprint()),
+				"give the --name of a dataset of yours: %s", names(own(id)))
+		}
+		if err := a.measure(ctx, in, &d.Size); err != nil {
+			return "", err
+		}
+		return named, same(in, "the dataset "+named, d.SHA256, d.Size)
+	}
+	if err := a.measure(ctx, in, nil); err != nil {
+		return "", err
+	}
+	var found []manifest.Dataset
+	for _, d := range own(id) {
+		if d.SHA256 == in.digest {
+			found = append(found, d)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0].Name, same(in, "the dataset "+found[0].Name, found[0].SHA256, found[0].Size)
+	case 0:
+		return "", &problem{reason: reasonDigest, field: "/datasets", err: fmt.Errorf("%s has the sha256 %s, and the manifest expects no such dataset from your key", in.path, in.digest),
+			hint: "nothing was sent. It expects: " + expectations(own(id))}
+	}
+	return "", advise(fmt.Errorf("the manifest has %s as %d datasets: %s", in.path, len(found), names(found)), "send it once for each, with --name")
+}
+
+// own lists the datasets that the caller's key is to bring.
+func own(id *identity) []manifest.Dataset {
+	var ds []manifest.Dataset
+	for _, d := range id.manifest.Datasets {
+		if d.Provider.Equal(id.key.Public()) {
+			ds = append(ds, d)
+		}
+	}
+	return ds
+}
+
+func names(ds []manifest.Dataset) string {
+	s := make([]string, len(ds))
+	for i, d := range ds {
+		s[i] = d.Name
+	}
+	return strings.Join(s, ", ")
+}
+
+func expectations(ds []manifest.Dataset) string {
+	s := make([]string, len(ds))
+	for i, d := range ds {
+		s[i] = fmt.Sprintf("%s: sha256 %s, %d bytes", d.Name, d.SHA256, d.Size)
+	}
+	return strings.Join(s, "; ")
+}
+
+// measure sets in's size and digest, showing how far it is. If the right size
+// is known, a file of another one is not read at all.
+func (a *app) measure(ctx context.Context, in *input, want *int64) error {
+	if want != nil && !in.folder && in.size != *want {
+		return nil // same says so
+	}
+	show := a.out.progress("checking "+in.path, in.size)
+	err := in.sum(ctx, show)
+	show.stop()
+	return err
+}
+
+// same compares in with what the manifest says of it.
+func same(in *input, what string, digest manifest.Digest, size int64) error {
+	differ := func(reason, format string, args ...any) error {
+		return &problem{reason: reason, err: fmt.Errorf("%s is not %s of the manifest: "+format, append([]any{in.path, what}, args...)...),
+			hint: "nothing was sent; give the very file or folder whose digest was registered: cocos-cli checksum PATH"}
+	}
+	switch {
+	case in.size != size:
+		return differ(reasonSize, "it has %d bytes, expected %d", in.size, size)
+	case in.digest != digest:
+		return differ(reasonDigest, "its sha256 is %s, expected %s", in.digest, digest)
+	}
+	return nil
+}
+
+// uploadAndSay uploads and prints what a script wants to know.
+func (a *app) uploadAndSay(ctx context.Context, p *peer, in input, ref *agentv1.InputRef) error {
+	done, err := a.upload(ctx, p, in, ref)
+	if err != nil {
+		return err
+	}
+	if a.out.json {
+		return a.out.object(done)
+	}
+	a.out.hint("the agent has verified the %s", done.Input)
+	return nil
+}

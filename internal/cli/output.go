@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// output keeps the rules of the package comment; nothing else in the package
+// writes to standard output or standard error.
+type output struct {
+	stdout, stderr io.Writer
+	json           bool
+	// columns of the terminal that stderr is; 0: none.
+	columns func() int
+	now     func() time.Time
+}
+
+// result prints what was asked for: value with --json, else the text.
+func (o *output) result(value any, format string, args ...any) error {
+	if o.json {
+		return o.object(value)
+	}
+	return o.text(format, args...)
+}
+
+// object prints value as one line of JSON.
+func (o *output) object(value any) error {
+	b, err := encode(value)
+	if err != nil {
+		return err
+	}
+	return o.write(b)
+}
+
+func encode(value any) ([]byte, error) {
+	b, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the output: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+func (o *output) text(format string, args ...any) error {
+	return o.write(fmt.Appendf(nil, format, args...))
+}
+
+func (o *output) write(b []byte) error {
+	if _, err := o.stdout.Write(b); err != nil {
+		return fmt.Errorf("writing to standard output: %w", err)
+	}
+	return nil
+}
+
+// hint tells people what is going on; scripts are spared it.
+func (o *output) hint(format string, args ...any) {
+	if !o.json {
+		fmt.Fprintf(o.stderr, format+"\n", args...)
+	}
+}
+
+// problem prints an error that ends the command, or part of it.
+func (o *output) problem(err error) {
+	var p *problem
+	if !errors.As(err, &p) {
+		p = &problem{}
+	}
+	if o.json {
+		b, encodeErr := encode(map[string]any{"error": struct {
+			Message string `json:"message"`
+			Reason  string `json:"reason,omitempty"`
+			Field   string `json:"field,omitempty"`
+			Hint    string `json:"hint,omitempty"`
+		}{err.Error(), p.reason, p.field, p.hint}})
+		if encodeErr == nil {
+			o.stderr.Write(b) //nolint:errcheck // nowhere left to say it
+		}
+		return
+	}
+	fmt.Fprintf(o.stderr, "cocos-cli: %s\n", clean(err.Error()))
+	if p.hint != "" {
+		fmt.Fprintf(o.stderr, "  next: %s\n", clean(p.hint))
+	}
+}
