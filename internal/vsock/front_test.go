@@ -215,3 +215,5 @@ func TestFrontEnd(t *testing.T) {
 		t.Error("Dial after the end succeeds")
 	}
 }
+
+func itoa(v uint32) string { return fmt.Sprint(v) }
