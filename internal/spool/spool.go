@@ -31,7 +31,7 @@ import (
 )
 
 // MaxPayload bounds one event, in bytes.
-const MaxPayload = 256 << 10
+const MaxPayload = 512 << 10
 
 const (
 	// segmentSize is where a segment ends and the next begins, in bytes.
@@ -347,4 +347,11 @@ func (s *Spool) Close() error {
 	s.changed = make(chan struct{})
 	s.cond.Broadcast()
 	return errors.Join(err, s.active.Close(), s.lock.Close())
+}
+
+// Broken is the reason for which nothing can be put any more, or nil.
+func (s *Spool) Broken() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
 }

@@ -59,6 +59,9 @@ type Machine struct {
 	// Forward is where the host listens for the agent; port 0 is invalid.
 	Forward netip.AddrPort `json:"forward"`
 	Vsock   Vsock          `json:"vsock"`
+	// ReadySeconds is how long the agent may take until it dials; 0 means the
+	// shim's default.
+	ReadySeconds int `json:"ready_seconds,omitzero"`
 }
 
 // The accelerators.
@@ -110,7 +113,7 @@ const (
 	EventBooting  = "vm.booting" // attribute qemu_pid
 	EventSilent   = "vm.silent"  // the agent did not dial within its deadline
 	EventStopping = "vm.stopping"
-	EventExited   = "vm.exited" // attributes exit_status, console
+	EventExited   = "vm.exited" // attributes exit_status, console, and if known reason, qemu_error
 	// From the agent.
 	EventReady    = "agent.ready"    // attributes agent_key, manifest_digest
 	EventState    = "agent.state"    // attributes from, to, reason

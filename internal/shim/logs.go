@@ -1,0 +1,65 @@
+package shim
+
+import (
+	"sync"
+
+	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
+)
+
+// Bounds of the log lines that wait for the Manager.
+const (
+	maxLogLines = 10_000
+	maxLogBytes = 4 << 20
+	// lineCost is what a line takes beside its text, about.
+	lineCost = 128
+)
+
+// logRing keeps the newest lines. A line that had to go is counted in the next
+// one that is taken.
+type logRing struct {
+	maxLines, maxBytes int
+
+	mu      sync.Mutex
+	lines   []*eventv1.Log
+	bytes   int
+	dropped uint64
+	changed chan struct{}
+}
+
+func newLogRing(lines, bytes int) *logRing {
+	return &logRing{maxLines: lines, maxBytes: bytes, changed: make(chan struct{})}
+}
+
+func (r *logRing) add(l *eventv1.Log) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, l)
+	r.bytes += len(l.GetMessage()) + lineCost
+	for len(r.lines) > r.maxLines || r.bytes > r.maxBytes && len(r.lines) > 1 {
+		r.dropped += 1 + r.lines[0].GetDropped()
+		r.pop()
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func (r *logRing) pop() *eventv1.Log {
+	l := r.lines[0]
+	r.lines[0] = nil
+	r.lines = r.lines[1:]
+	r.bytes -= len(l.GetMessage()) + lineCost
+	return l
+}
+
+// take returns the oldest line, or nil and a channel that closes with the next.
+func (r *logRing) take() (*eventv1.Log, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lines) == 0 {
+		return nil, r.changed
+	}
+	l := r.pop()
+	l.Dropped += r.dropped
+	r.dropped = 0
+	return l, r.changed
+}
