@@ -1,0 +1,307 @@
+// Command computations is a sample computations server. It asks the first
+// Manager that connects for one run, prints everything that comes back, and
+// tells which commands upload to the agent and fetch the result.
+//
+//	go run ./test/computations/main.go <algo-path> <public-key-path> <attested-tls-bool> <data-paths>
+//
+// docs/sample-server.md lists the variables that configure it.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
+	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
+	"github.com/ultravioletrs/cocos/test/computations/server"
+)
+
+const usage = `usage: computations <algo-path> <public-key-path> <attested-tls-bool> <data-paths>
+
+  <algo-path>          an ELF program or a Python script
+  <public-key-path>    PEM public key of the person who brings algorithm and data
+                       and takes the result (cocos-cli keys makes one)
+  <attested-tls-bool>  false; true is refused until attestation exists
+  <data-paths>         files and folders, with commas between them or as further
+                       arguments; none is allowed
+
+variables: HOST (127.0.0.1), PORT (7001), SERVER_CERT, SERVER_KEY, CA_FILE,
+MANIFEST_FILE, EVENTS_FILE, ALGO_TYPE, ALGO_ARGS; see docs/sample-server.md
+`
+
+// endGrace is how long the VM may take to go when this server is stopped.
+const endGrace = 60 * time.Second
+
+var errUsage = errors.New("usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Args[1:], os.Getenv)
+	stop()
+	switch {
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(os.Stderr, "computations: %v\n\n%s", err, usage)
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "computations: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// sample is one run of this command.
+type sample struct {
+	computation  server.Computation
+	frozen       manifest.Frozen
+	manifestFile string
+	publicKey    string
+	runID        string
+	address      string
+}
+
+func run(ctx context.Context, args []string, getenv func(string) string) error {
+	s, err := prepare(args, getenv)
+	if err != nil {
+		return err
+	}
+	host, port := orElse(getenv("HOST"), "127.0.0.1"), orElse(getenv("PORT"), "7001")
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("PORT=%q is not a TCP port; expected 0 to 65535", port)
+	}
+	files, err := os.MkdirTemp("", "cocos-computations-")
+	if err != nil {
+		return err
+	}
+	s.manifestFile = orElse(getenv("MANIFEST_FILE"), filepath.Join(files, "manifest.json"))
+	if err := os.WriteFile(s.manifestFile, s.frozen.Raw, 0o644); err != nil {
+		return fmt.Errorf("MANIFEST_FILE: %w", err)
+	}
+	tlsConfig, hint, err := certificate(host, getenv, files)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return fmt.Errorf("listening (HOST, PORT): %w", err)
+	}
+	refused := make(chan error, 1)
+	srv, err := server.New(server.Config{TLS: tlsConfig, Journal: getenv("EVENTS_FILE"), Watch: func(e server.Entry) {
+		fmt.Println(e)
+		if err := s.react(e); err != nil {
+			select {
+			case refused <- err:
+			default: // one reason to end is enough
+			}
+		}
+	}})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	fmt.Printf("Manifest digest %s\nManifest        %s\n", s.frozen.Digest, s.manifestFile)
+	fmt.Printf("Listening on    %s (TLS). Start a Manager with\n\n  MANAGER_GRPC_URL=%s %s cocos-manager\n\n", listener.Addr(), reachable(listener.Addr()), hint)
+	srv.Submit(&managerv1.RunRequest{RunId: s.runID, Manifest: s.frozen.Raw})
+
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var group errgroup.Group
+	group.Go(func() error { return srv.Serve(serving, listener) })
+	group.Go(func() error {
+		defer end()
+		select {
+		case err := <-refused:
+			return err
+		case <-ctx.Done():
+			return s.finish(srv)
+		case <-serving.Done():
+			return nil
+		}
+	})
+	return group.Wait()
+}
+
+// prepare turns the arguments into a frozen manifest.
+func prepare(args []string, getenv func(string) string) (*sample, error) {
+	if len(args) < 3 {
+		return nil, fmt.Errorf("%w: %d arguments given; at least 3 are needed", errUsage, len(args))
+	}
+	switch args[2] {
+	case "false":
+	case "true":
+		return nil, errors.New("<attested-tls-bool> is true: attestation does not exist yet in this version; use false, and know that the host can then read everything in the VM")
+	default:
+		return nil, fmt.Errorf("%w: <attested-tls-bool> is %q; expected true or false", errUsage, args[2])
+	}
+	pem, err := os.ReadFile(args[1])
+	if err != nil {
+		return nil, fmt.Errorf("<public-key-path>: %w; cocos-cli keys makes a key", err)
+	}
+	owner, err := keys.ParsePublicPEM(pem)
+	if err != nil {
+		return nil, fmt.Errorf("<public-key-path> %s: %w", args[1], err)
+	}
+	s := &sample{publicKey: args[1], runID: uuid.NewString()}
+	s.computation = server.Computation{Algorithm: args[0], Type: manifest.AlgorithmType(getenv("ALGO_TYPE")), Owner: owner}
+	if s.computation.Args, err = algorithmArgs(getenv("ALGO_ARGS")); err != nil {
+		return nil, err
+	}
+	for _, arg := range args[3:] {
+		for path := range strings.SplitSeq(arg, ",") {
+			if path != "" {
+				s.computation.Data = append(s.computation.Data, path)
+			}
+		}
+	}
+	s.frozen, err = s.computation.Freeze()
+	return s, err
+}
+
+// algorithmArgs takes words with spaces between them, or a JSON list where
+// words have spaces in them.
+func algorithmArgs(text string) ([]string, error) {
+	if !strings.HasPrefix(text, "[") {
+		return strings.Fields(text), nil
+	}
+	var args []string
+	if err := json.Unmarshal([]byte(text), &args); err != nil {
+		return nil, fmt.Errorf("ALGO_ARGS=%q: %w; expected words, or a JSON list of texts", text, err)
+	}
+	return args, nil
+}
+
+// certificate returns the server's TLS configuration, and what a Manager must
+// be told to trust it.
+func certificate(host string, getenv func(string) string, files string) (*tls.Config, string, error) {
+	certFile, keyFile, caFile := getenv("SERVER_CERT"), getenv("SERVER_KEY"), getenv("CA_FILE")
+	if certFile != "" || keyFile != "" {
+		if caFile != "" {
+			return nil, "", errors.New("CA_FILE is where a self-made certificate goes; unset it, or unset SERVER_CERT and SERVER_KEY")
+		}
+		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return nil, "", fmt.Errorf("SERVER_CERT=%q with SERVER_KEY=%q: %w; set both, or neither to have one made", certFile, keyFile, err)
+		}
+		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}},
+			"MANAGER_GRPC_SERVER_CA_CERTS=<the CA of " + quote(certFile) + ">", nil
+	}
+	names := []string{"localhost", "127.0.0.1", "::1", host}
+	if name, err := os.Hostname(); err == nil {
+		names = append(names, name)
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			return nil, "", fmt.Errorf("listing this host's addresses: %w", err)
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok {
+				names = append(names, n.IP.String())
+			}
+		}
+	}
+	pair, ca, err := server.SelfSigned(names...)
+	if err != nil {
+		return nil, "", err
+	}
+	caFile = orElse(caFile, filepath.Join(files, "ca.pem"))
+	if err := os.WriteFile(caFile, ca, 0o644); err != nil {
+		return nil, "", fmt.Errorf("CA_FILE: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}},
+		"MANAGER_GRPC_SERVER_CA_CERTS=" + quote(caFile), nil
+}
+
+// react says what can be done next. A refused run is the end.
+func (s *sample) react(e server.Entry) error {
+	switch {
+	case e.RunID != s.runID:
+	case e.Type == "run_reply" && len(e.Faults) > 0:
+		return errors.New("the Manager refused the run; each reason stands above")
+	case e.Type == "run_reply":
+		s.address = e.AgentAddress
+	case e.Kind == vm.EventReady && e.Source == "agent":
+		s.commands(e.Attributes["agent_key"])
+	}
+	return nil
+}
+
+func (s *sample) commands(pin string) {
+	private := strings.TrimSuffix(s.publicKey, ".pub.pem") + ".pem"
+	if _, err := os.Stat(private); err != nil || private == s.publicKey {
+		private = "YOUR-PRIVATE-KEY.pem"
+	}
+	connect := fmt.Sprintf("--agent %s --agent-key %s --key %s --manifest %s",
+		quote(s.address), quote(pin), quote(private), quote(s.manifestFile))
+	fmt.Printf("\nThe agent is ready. Upload with\n\n  cocos-cli algo %s %s\n", quote(s.computation.Algorithm), connect)
+	for _, d := range s.computation.Data {
+		fmt.Printf("  cocos-cli data %s %s\n", quote(d), connect)
+	}
+	fmt.Printf("\nand when the state is ResultReady fetch the result with\n\n  cocos-cli result --out result %s\n\n", connect)
+}
+
+// finish asks for the run's end and waits until nothing is left of its VM.
+func (s *sample) finish(srv *server.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), endGrace)
+	defer cancel()
+	if !srv.Offered(s.runID) {
+		return nil
+	}
+	if reply, _, err := srv.Reply(ctx, s.runID); err != nil || reply.GetRefusal() != nil {
+		return err // nothing was started, or it can't be told
+	}
+	for _, e := range srv.Events(s.runID) {
+		if e.GetKind() == vm.EventRemoved {
+			return nil
+		}
+	}
+	fmt.Println("Stopping the run; a second signal ends this server at once.")
+	if err := srv.Stop(s.runID); err != nil {
+		return fmt.Errorf("%w; its VM goes on", err)
+	}
+	if _, err := srv.EventOfKind(ctx, s.runID, vm.EventRemoved); err != nil {
+		return fmt.Errorf("%w; the VM may go on", err)
+	}
+	return nil
+}
+
+// reachable is an address at which this host reaches a listener.
+func reachable(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+		return a.String()
+	}
+	return net.JoinHostPort("localhost", port)
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// quote makes s one word of a shell command.
+func quote(s string) string {
+	if s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@", r)
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ultravioletrs/cocos/internal/archive"
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+// Computation is what one person wants to compute alone: algorithm, data and
+// result all belong to one key.
+type Computation struct {
+	// Algorithm is a file; its type is found in it unless Type says.
+	Algorithm string
+	Type      manifest.AlgorithmType
+	Args      []string
+	// Data are files and folders; a dataset is named as its file.
+	Data  []string
+	Owner keys.Public
+}
+
+// Freeze reads the files and makes the manifest, with a new nonce each time.
+func (c Computation) Freeze() (manifest.Frozen, error) {
+	algorithm, err := c.algorithm()
+	if err != nil {
+		return manifest.Frozen{}, fmt.Errorf("algorithm: %w", err)
+	}
+	m := manifest.Manifest{
+		Version:   manifest.Version,
+		Name:      "Sample computation with " + filepath.Base(c.Algorithm),
+		TEE:       manifest.TEENone,
+		Algorithm: algorithm,
+		Consumers: []keys.Public{c.Owner},
+	}
+	if _, err := rand.Read(m.Nonce[:]); err != nil {
+		return manifest.Frozen{}, fmt.Errorf("making a nonce: %w", err)
+	}
+	m.ID = "sample-" + hex.EncodeToString(m.Nonce[:4])
+	for _, path := range c.Data {
+		d, err := dataset(path, c.Owner)
+		if err != nil {
+			return manifest.Frozen{}, fmt.Errorf("dataset: %w", err)
+		}
+		m.Datasets = append(m.Datasets, d)
+	}
+	return manifest.Freeze(m)
+}
+
+func (c Computation) algorithm() (manifest.Algorithm, error) {
+	info, err := os.Stat(c.Algorithm)
+	if err != nil {
+		return manifest.Algorithm{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return manifest.Algorithm{}, fmt.Errorf("%s is not a file", c.Algorithm)
+	}
+	kind := c.Type
+	if kind == "" {
+		if kind, err = algorithmType(c.Algorithm); err != nil {
+			return manifest.Algorithm{}, err
+		}
+	}
+	digest, size, err := archive.Sum(c.Algorithm)
+	if err != nil {
+		return manifest.Algorithm{}, err
+	}
+	if size == 0 {
+		return manifest.Algorithm{}, fmt.Errorf("%s is empty", c.Algorithm)
+	}
+	return manifest.Algorithm{Type: kind, Args: c.Args, SHA256: digest, Size: size, Provider: c.Owner}, nil
+}
+
+// algorithmType looks into the file: ELF is a binary; a script is Python when
+// its name or its first line says so.
+func algorithmType(name string) (manifest.AlgorithmType, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	head := make([]byte, 128)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return "", err
+	}
+	line, _, _ := bytes.Cut(head[:n], []byte("\n"))
+	switch {
+	case bytes.HasPrefix(line, []byte("\x7fELF")):
+		return manifest.Binary, nil
+	case strings.HasSuffix(name, ".py"), bytes.HasPrefix(line, []byte("#!")) && bytes.Contains(line, []byte("python")):
+		return manifest.Python, nil
+	}
+	return "", fmt.Errorf("%s is neither an ELF program nor a Python script (.py); set ALGO_TYPE to one of %q", name, manifest.AlgorithmTypes())
+}
+
+func dataset(path string, owner keys.Public) (manifest.Dataset, error) {
+	digest, size, err := archive.Sum(path)
+	if err != nil {
+		return manifest.Dataset{}, err
+	}
+	abs, err := filepath.Abs(path) // "." has a name, too
+	if err != nil {
+		return manifest.Dataset{}, err
+	}
+	d := manifest.Dataset{Name: filepath.Base(abs), Provider: owner, SHA256: digest, Size: size}
+	if info, err := os.Stat(path); err != nil {
+		return manifest.Dataset{}, err
+	} else if info.IsDir() {
+		d.UnpackedMax, err = unpackedSize(path)
+		return d, err
+	}
+	return d, nil
+}
+
+// unpackedSize adds up a folder's files. At least 1: 0 would say that it is no
+// archive.
+func unpackedSize(dir string) (int64, error) {
+	total := int64(0)
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			total += info.Size()
+		}
+		return err
+	})
+	return max(total, 1), err
+}
