@@ -172,6 +172,7 @@ type peer struct {
 	agentv1.AgentServiceClient
 	address string
 	timeout time.Duration
+	mutual  bool // this side shows a certificate
 	causes  *causes
 	options []grpc.DialOption
 	conn    *grpc.ClientConn
@@ -191,7 +192,7 @@ func (a *app) connect(cmd *cobra.Command, id *identity, role manifest.Role) (*pe
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{address: c.agent, timeout: c.timeout, causes: &causes{}}
+	p := &peer{address: c.agent, timeout: c.timeout, mutual: c.clientCert != "", causes: &causes{}}
 	p.options = append(bulk.DialOptions(),
 		grpc.WithTransportCredentials(watched{creds, p.causes}),
 		grpc.WithPerRPCCredentials(callauth.Signer{Key: id.key, Role: role, Digest: id.digest}),

@@ -104,7 +104,12 @@ func (p *peer) unreachable(doing string, s *status.Status) error {
 	case s.Code() == codes.DeadlineExceeded:
 		return fail("try again, or with a longer --timeout", "no answer from %s within %s", p.address, p.timeout)
 	}
-	return fail("try again; if it stays so, look at the run's events", "the connection to %s broke: %s", p.address, s.Message())
+	hint := "try again; if it stays so, look at the run's events"
+	if !p.mutual {
+		// The alert that says so is often lost with the connection.
+		hint += ", and if the run asks for mutual TLS, give --client-cert and --client-key"
+	}
+	return fail(hint, "the connection to %s broke: %s", p.address, s.Message())
 }
 
 // mentionsCertificate finds the alerts with which a server refuses a client's

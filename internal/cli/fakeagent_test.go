@@ -60,7 +60,10 @@ type fakeAgent struct {
 	// Events and Logs.
 	events    []*eventv1.Event
 	eventCuts []int // break the connection after the event of this sequence
-	logs      []*eventv1.Log
+	always    bool  // these cuts hit again
+	// beforeEvent is told what comes next.
+	beforeEvent func(*eventv1.Event)
+	logs        []*eventv1.Log
 
 	hang chan struct{} // State waits for it
 }
@@ -264,9 +267,15 @@ func (f *fakeAgent) Events(r *agentv1.EventsRequest, s grpc.ServerStreamingServe
 	f.called(s.Context(), "Events")
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.always && len(f.eventCuts) > 0 && r.GetAfter() >= uint64(f.eventCuts[0]) {
+		return status.Error(codes.Unavailable, "cut")
+	}
 	for _, e := range f.events {
 		if e.GetSequence() <= r.GetAfter() {
 			continue
+		}
+		if f.beforeEvent != nil {
+			f.beforeEvent(e)
 		}
 		if err := s.Send(&agentv1.EventsResponse{Event: e}); err != nil {
 			return err
@@ -363,10 +372,18 @@ func (o outcome) wants(t *testing.T, code int, texts ...string) {
 }
 
 func (u *user) run(ctx context.Context, args ...string) outcome {
+	return u.start(ctx, nil, args...)
+}
+
+func (u *user) runEnv(env map[string]string, args ...string) outcome {
+	return u.start(u.t.Context(), env, args...)
+}
+
+func (u *user) start(ctx context.Context, env map[string]string, args ...string) outcome {
 	var stdout, stderr bytes.Buffer
 	code := run(ctx, Env{
 		Args: args, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
-		Getenv: func(string) string { return "" }, Columns: columns(0), Version: "test",
+		Getenv: func(name string) string { return env[name] }, Columns: columns(0), Version: "test",
 	}, func(ctx context.Context, d time.Duration) error {
 		u.sleeps = append(u.sleeps, d)
 		return ctx.Err()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -60,6 +59,13 @@ all the same, and the exit status is 1.`,
 			if file != "" && cmd.Flags().Changed("out") {
 				return usagef("give the one that you want", "--out and --archive exclude each other")
 			}
+			t := target{path: filepath.Clean(out), folder: true}
+			if file != "" {
+				t = target{path: filepath.Clean(file)}
+			}
+			if base := filepath.Base(t.path); base == "." || base == ".." || base == string(filepath.Separator) {
+				return usagef("give one that is the result's alone, such as --out result", "%q is not a place for a result", t.path)
+			}
 			id, err := a.identity()
 			if err != nil {
 				return err
@@ -72,10 +78,6 @@ all the same, and the exit status is 1.`,
 				return err
 			}
 			defer p.close()
-			t := target{path: out, folder: true}
-			if file != "" {
-				t = target{path: file}
-			}
 			return a.result(cmd.Context(), p, id, t, wait)
 		},
 	}
@@ -243,7 +245,7 @@ func (t target) take(part string, want *resultInfo) error {
 }
 
 func (t target) unpack(part string, want *resultInfo) error {
-	parent := filepath.Dir(filepath.Clean(t.path))
+	parent := filepath.Dir(t.path)
 	// Unpacked out of everybody's sight; results are not for a machine's other users.
 	tmp, err := os.MkdirTemp(parent, ".cocos-result-*")
 	if err != nil {
@@ -266,7 +268,11 @@ func (t target) unpack(part string, want *resultInfo) error {
 	if err := syncTree(dir); err != nil {
 		return err
 	}
-	if err := os.Rename(dir, strings.TrimRight(t.path, string(filepath.Separator))); err != nil {
+	// os.Rename does not replace even an empty folder, and Remove only such a one.
+	if err := os.Remove(t.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(dir, t.path); err != nil {
 		return err
 	}
 	return syncFile(parent)
