@@ -1,0 +1,220 @@
+package runtime
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"os/signal"
+	goruntime "runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+// childName is the argv[0] of the child.
+const childName = "cocos-exec"
+
+// childSocket is the descriptor of the child's end of the pair.
+const childSocket = 3
+
+// Child is the first statement of main, and of the TestMain of packages whose
+// tests run algorithms. In a process that Run started it does not return;
+// otherwise it does nothing.
+func Child() {
+	if len(os.Args) == 0 || os.Args[0] != childName {
+		return
+	}
+	// This thread, whose user is the one that signals are checked against, keeps
+	// its own; another gives up what the processes that it starts must not have.
+	goruntime.LockOSThread()
+	status := make(chan int)
+	go func() {
+		goruntime.LockOSThread()
+		status <- childStatus()
+	}()
+	// The end of the first process is the end of all in its namespace.
+	unix.Exit(<-status)
+}
+
+func childStatus() int {
+	conn, err := connOf(os.NewFile(childSocket, "run"))
+	if err != nil || os.Getpid() != 1 {
+		fmt.Fprintf(os.Stderr, "%s is started by the agent only\n", childName)
+		return 2
+	}
+	// Of the signals that the algorithm sends, those without a handler are
+	// ignored by the kernel; Go's own handlers would end this process.
+	signal.Notify(make(chan os.Signal, 1))
+	said, err := child(conn)
+	if err != nil {
+		said = report{Error: err.Error()}
+	}
+	if err := json.NewEncoder(conn).Encode(said); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func child(conn *net.UnixConn) (report, error) {
+	var s setup
+	if err := json.NewDecoder(conn).Decode(&s); err != nil {
+		return report{}, fmt.Errorf("reading what to run: %w", err)
+	}
+	go func() {
+		// Nothing more comes: whatever this returns, nobody waits any more.
+		_, _ = conn.Read(make([]byte, 1))
+		unix.Exit(1)
+	}()
+	// Whatever the agent's own starter left open stays here.
+	if err := unix.CloseRange(childSocket, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return report{}, fmt.Errorf("closing descriptors: %w", err)
+	}
+	results, err := isolate(s)
+	if err != nil {
+		return report{}, err
+	}
+	if err := giveUp(s); err != nil {
+		return report{}, err
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return report{}, err
+	}
+	if err := sendReady(conn, results); err != nil {
+		return report{}, err
+	}
+	pid, err := start(s, null.Fd())
+	if err != nil {
+		return report{}, fmt.Errorf("starting %s: %w", s.Argv[0], err)
+	}
+	said, err := reapUntil(pid)
+	said.OutputFull = isFull(results)
+	return said, err
+}
+
+// start starts the algorithm.
+func start(s setup, stdin uintptr) (pid int, err error) {
+	limitData := s.LimitData && s.Limits.MemoryBytes > 0
+	pid, err = syscall.ForkExec(s.Argv[0], s.Argv, &syscall.ProcAttr{
+		Dir: workPath, Env: s.Env,
+		Files: []uintptr{stdin, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Ptrace: limitData},
+	})
+	if err != nil || !limitData {
+		return pid, err
+	}
+	// It stands still before its first instruction. This limit can't be set
+	// before the fork, as the others are: it would hold for this process.
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
+		return pid, fmt.Errorf("waiting for it to stand still: %w", err)
+	}
+	if !status.Stopped() {
+		return pid, errors.New("it was killed before its memory was limited")
+	}
+	limit := uint64(s.Limits.MemoryBytes)
+	if err := unix.Prlimit(pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
+		return pid, fmt.Errorf("limiting its memory to %d bytes: %w", limit, err)
+	}
+	return pid, unix.PtraceDetach(pid)
+}
+
+// isolate does what needs privilege.
+func isolate(s setup) (results *os.File, err error) {
+	if err := unix.Sethostname([]byte("algorithm")); err != nil {
+		return nil, fmt.Errorf("setting the host name: %w", err)
+	}
+	if err := loopbackUp(); err != nil {
+		return nil, err
+	}
+	// The algorithm goes first when the machine runs out of memory.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0); err != nil {
+		return nil, fmt.Errorf("setting the out-of-memory score: %w", err)
+	}
+	if results, err = buildRoot(s); err != nil {
+		return nil, err
+	}
+	// Namespaces of its own would give the algorithm back every capability.
+	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+		return nil, fmt.Errorf("forbidding user namespaces: %w", err)
+	}
+	return results, setLimits(s.Limits)
+}
+
+// loopbackUp makes 127.0.0.1 of the empty network namespace usable.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bringing loopback up: %w", err)
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("bringing loopback up: %w", err)
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return fmt.Errorf("bringing loopback up: %w", err)
+	}
+	return nil
+}
+
+func setLimits(l manifest.Limits) error {
+	limits := []struct {
+		name     string
+		resource int
+		value    uint64
+	}{
+		{"core", unix.RLIMIT_CORE, 0},
+		{"nofile", unix.RLIMIT_NOFILE, 4096},
+		{"nproc", unix.RLIMIT_NPROC, uint64(l.Processes + ownThreads)},
+		{"memlock", unix.RLIMIT_MEMLOCK, 64 << 10},
+		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},
+	}
+	for _, r := range limits {
+		if err := unix.Prlimit(0, r.resource, &unix.Rlimit{Cur: r.value, Max: r.value}, nil); err != nil {
+			return fmt.Errorf("setting limit %s to %d: %w", r.name, r.value, err)
+		}
+	}
+	return nil
+}
+
+// reapUntil waits for whatever ends until pid has, kills the rest, and reports
+// how pid ended.
+func reapUntil(pid int) (said report, err error) {
+	for {
+		var status unix.WaitStatus
+		var usage unix.Rusage
+		got, err := unix.Wait4(-1, &status, 0, &usage)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ECHILD) && said.Ended:
+			return said, nil
+		case err != nil:
+			return said, fmt.Errorf("waiting for the algorithm: %w", err)
+		case got == pid:
+			said = report{
+				Ended: true, ExitCode: status.ExitStatus(),
+				MaxRSS: usage.Maxrss << 10,
+				CPU:    time.Duration(usage.Utime.Nano() + usage.Stime.Nano()),
+			}
+			if status.Signaled() {
+				said.ExitCode, said.Signal = -1, unix.SignalName(status.Signal())
+			}
+			// ESRCH: it left nothing behind.
+			_ = unix.Kill(-1, unix.SIGKILL)
+		}
+	}
+}
+
+// isFull tells whether no byte is left in the file system of the results.
+func isFull(results *os.File) bool {
+	var s unix.Statfs_t
+	return unix.Fstatfs(int(results.Fd()), &s) == nil && s.Bavail == 0
+}

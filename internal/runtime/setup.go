@@ -1,0 +1,187 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+// Places in a working folder, on both sides.
+const (
+	datasetsDir = "datasets"
+	resultsDir  = "results"
+)
+
+// Places that the algorithm sees.
+const (
+	workPath   = "/work"
+	binaryPath = "/algorithm/main"
+	scriptPath = "/algorithm/main.py"
+	pythonPath = "/usr/bin/python3"
+)
+
+// maxSeconds keeps a limit inside what a timer takes (68 years).
+const maxSeconds = 1<<31 - 1
+
+// setup is all that the child needs, checked.
+type setup struct {
+	Root    string
+	Program string
+	Dir     string
+	// Target is where the program is put.
+	Target string
+	Argv   []string
+	Env    []string
+	UID    int
+	GID    int
+	// Limits have no zero left but that of memory: none.
+	Limits       manifest.Limits
+	LimitData    bool // bound each process's memory
+	ScratchBytes int64
+	// DropGroups: this user may give up its supplementary groups.
+	DropGroups bool
+}
+
+// setup checks job and says what is missing.
+func (r *Runner) setup(job Job) (setup, error) {
+	s := setup{
+		Root: r.Root, Program: job.Program, Dir: job.Dir,
+		Env: environment(job.Env), UID: r.UID, GID: r.GID,
+		Limits: r.limits(job.Limits), LimitData: r.Cgroup == "", ScratchBytes: r.ScratchBytes,
+		DropGroups: os.Geteuid() == 0,
+	}
+	setDefault(&s.UID, AlgorithmID)
+	setDefault(&s.GID, AlgorithmID)
+	setDefault(&s.ScratchBytes, defaultScratch)
+	if s.UID < 0 || s.GID < 0 {
+		return s, fmt.Errorf("runner's UID %d and GID %d: want positive numbers", s.UID, s.GID)
+	}
+	// The child looks paths up from another folder.
+	for _, path := range []*string{&s.Program, &s.Dir} {
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return s, fmt.Errorf("working folder: %w", err)
+		}
+		*path = abs
+	}
+	if s.Root != "" && !filepath.IsAbs(s.Root) {
+		return s, fmt.Errorf("runner's Root %q is not an absolute path", s.Root)
+	}
+	for _, dir := range []string{datasetsDir, resultsDir} {
+		switch info, err := os.Stat(filepath.Join(job.Dir, dir)); {
+		case err != nil:
+			return s, fmt.Errorf("working folder: %w", err)
+		case !info.IsDir():
+			return s, fmt.Errorf("working folder: %s in %s is not a folder", dir, job.Dir)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Join(job.Dir, resultsDir)); err != nil {
+		return s, fmt.Errorf("working folder: %w", err)
+	} else if len(left) > 0 {
+		return s, fmt.Errorf("working folder: %s in %s is not empty", resultsDir, job.Dir)
+	}
+	info, err := os.Lstat(job.Program)
+	switch {
+	case err != nil:
+		return s, fmt.Errorf("algorithm: %w", err)
+	case !info.Mode().IsRegular():
+		return s, fmt.Errorf("algorithm: %s is not a regular file", job.Program)
+	}
+	switch job.Type {
+	case manifest.Binary:
+		s.Target, s.Argv = binaryPath, []string{binaryPath}
+		err = r.checkBinary(job.Program)
+	case manifest.Python:
+		s.Target, s.Argv = scriptPath, []string{pythonPath, scriptPath}
+		err = r.checkPython()
+	default:
+		err = fmt.Errorf("algorithm type %q is not one of %q", job.Type, manifest.AlgorithmTypes())
+	}
+	if err != nil {
+		return s, err
+	}
+	s.Argv = append(s.Argv, job.Args...)
+	if err := os.Chmod(job.Program, 0o555); err != nil {
+		return s, fmt.Errorf("making the algorithm executable: %w", err)
+	}
+	return s, nil
+}
+
+func (r *Runner) limits(asked manifest.Limits) manifest.Limits {
+	setDefault(&asked.MemoryBytes, r.Limits.MemoryBytes)
+	setDefault(&asked.Processes, r.Limits.Processes)
+	setDefault(&asked.Processes, defaultProcesses)
+	setDefault(&asked.Seconds, r.Limits.Seconds)
+	setDefault(&asked.Seconds, defaultSeconds)
+	setDefault(&asked.OutputBytes, r.Limits.OutputBytes)
+	setDefault(&asked.OutputBytes, defaultOutput)
+	asked.Seconds = min(asked.Seconds, maxSeconds)
+	return asked
+}
+
+func setDefault[T int | int64](v *T, to T) {
+	if *v == 0 {
+		*v = to
+	}
+}
+
+func (r *Runner) checkBinary(program string) error {
+	f, err := os.Open(program)
+	if err != nil {
+		return fmt.Errorf("algorithm: %w", err)
+	}
+	defer f.Close()
+	loader, err := loaderOf(f)
+	switch {
+	case err != nil:
+		return fmt.Errorf("algorithm: %w", err)
+	case loader == "":
+		return nil
+	case r.Root == "":
+		return fmt.Errorf("algorithm is dynamically linked (%s), and this machine has no runtime disk; link it statically", loader)
+	}
+	if err := existsIn(r.Root, loader); err != nil {
+		return fmt.Errorf("algorithm is dynamically linked with %s, which the runtime disk has not: %w", loader, err)
+	}
+	return nil
+}
+
+func (r *Runner) checkPython() error {
+	if r.Root == "" {
+		return errors.New("algorithm is a Python script, and this machine has no runtime disk")
+	}
+	if err := existsIn(r.Root, pythonPath); err != nil {
+		return fmt.Errorf("algorithm is a Python script, and the runtime disk has no %s: %w", pythonPath, err)
+	}
+	return nil
+}
+
+// existsIn tells whether root has the absolute path, with links resolved inside
+// root as far as they are relative.
+func existsIn(root, path string) error {
+	_, err := fs.Lstat(os.DirFS(root), path[1:])
+	return err
+}
+
+// environment is all that the algorithm finds, sorted.
+func environment(added map[string]string) []string {
+	env := map[string]string{
+		"PATH":   "/usr/local/bin:/usr/bin:/bin",
+		"HOME":   "/tmp",
+		"TMPDIR": "/tmp",
+		"LANG":   "C.UTF-8",
+	}
+	maps.Copy(env, added)
+	list := make([]string, 0, len(env))
+	for k, v := range env {
+		list = append(list, k+"="+v)
+	}
+	slices.Sort(list)
+	return list
+}
