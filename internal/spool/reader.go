@@ -113,7 +113,7 @@ func (r *Reader) fill(path string, size int64) error {
 			return err
 		}
 	}
-	records, _, err := frameAt(frame, s)
+	records, err := frameAt(frame, s)
 	if err != nil {
 		return fmt.Errorf("at byte %d: %w", r.off, err)
 	}

@@ -90,12 +90,12 @@ func (s *Spool) load(id uint64, last bool) error {
 		if err := f.Truncate(size); err != nil {
 			return fmt.Errorf("cutting off a half-written frame: %w", err)
 		}
-		if err := fdatasync(f); err != nil {
+		if err := (diskFile{f}).Sync(); err != nil {
 			return fmt.Errorf("cutting off a half-written frame: %w", err)
 		}
 	}
 	keep = true
-	s.active, s.salt = f, salt
+	s.active, s.salt = diskFile{f}, salt
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -85,6 +86,27 @@ func (g *segment) add(r Record) {
 	g.ranges[r.Source] = q
 }
 
+// file is what is needed of the active segment's file.
+type file interface {
+	io.WriterAt
+	Truncate(size int64) error
+	// Sync makes the file's data and size durable.
+	Sync() error
+	Name() string
+	Close() error
+}
+
+type diskFile struct{ *os.File }
+
+func (f diskFile) Sync() error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
 // syncError is a failed fsync: what the kernel still holds is unknown.
 type syncError struct{ err error }
 
@@ -140,7 +162,7 @@ func (s *Spool) writeFrame(off int64, records []byte) (int64, error) {
 		}
 		return 0, fmt.Errorf("writing spool: %w", err)
 	}
-	if err := fdatasync(s.active); err != nil {
+	if err := s.active.Sync(); err != nil {
 		return 0, &syncError{fmt.Errorf("writing spool: syncing %s: %w", s.active.Name(), err)}
 	}
 	return off + int64(len(frame)), nil
@@ -153,32 +175,24 @@ func putFrameHeader(b []byte, s salt, records []byte) {
 	le.PutUint32(b[12:], s.sum(records))
 }
 
-func fdatasync(f *os.File) error {
-	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
 func segmentPath(dir string, id uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016d%s", id, suffix))
 }
 
 // createSegment makes an empty segment, whole or not at all.
-func createSegment(dir string, id uint64, marks map[Source]mark) (_ *segment, f *os.File, s salt, err error) {
+func createSegment(dir string, id uint64, marks map[Source]mark) (_ *segment, f file, s salt, err error) {
 	rand.Read(s[:])
 	header := encodeHeader(s, marks)
 	path := segmentPath(dir, id)
 	tmp := path + ".new"
-	f, err = os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	created, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, nil, s, fmt.Errorf("making spool segment: %w", err)
 	}
-	_, err = f.Write(header)
+	f = diskFile{created}
+	_, err = f.WriteAt(header, 0)
 	if err == nil {
-		err = fdatasync(f)
+		err = f.Sync()
 	}
 	if err == nil {
 		err = os.Rename(tmp, path)
@@ -243,42 +257,28 @@ func decodeHeader(b []byte) (salt, map[Source]mark, int, error) {
 	return s, marks, int(size) + 4, nil
 }
 
-// frameAt returns the records of the frame at the start of b. whole is false
-// where b ends before the frame does.
-func frameAt(b []byte, s salt) (records []byte, whole bool, err error) {
+// frameAt returns the records of the frame at the start of b.
+func frameAt(b []byte, s salt) ([]byte, error) {
 	if len(b) < frameHeader {
-		return nil, false, errors.New("a frame is cut off")
-	}
-	if le.Uint32(b) != frameMagic || s.sum(b[:8]) != le.Uint32(b[8:]) {
-		return nil, true, errors.New("a frame's header is damaged")
+		return nil, errors.New("a frame is cut off")
 	}
 	n := int64(le.Uint32(b[4:]))
-	if n > maxFrame {
-		return nil, true, errors.New("a frame's header is damaged")
+	if le.Uint32(b) != frameMagic || s.sum(b[:8]) != le.Uint32(b[8:]) || n > maxFrame {
+		return nil, errors.New("a frame's header is damaged")
 	}
 	if int64(len(b)) < frameHeader+n {
-		return nil, false, errors.New("a frame is cut off")
+		return nil, errors.New("a frame is cut off")
 	}
-	records = b[frameHeader : frameHeader+n]
+	records := b[frameHeader : frameHeader+n]
 	if s.sum(records) != le.Uint32(b[12:]) {
-		return records, true, errors.New("a frame is damaged")
+		return nil, errors.New("a frame is damaged")
 	}
-	return records, true, nil
+	return records, nil
 }
 
-// tornAt tells whether what begins at b can be the frame that a crash cut off:
-// nothing that was written after it may follow.
-func tornAt(b []byte, s salt) bool {
-	records, whole, err := frameAt(b, s)
-	if err == nil {
-		return false
-	}
-	if !whole {
-		return true
-	}
-	if records != nil {
-		return len(b) == frameHeader+len(records)
-	}
+// torn tells whether the damage at the start of b can be that of the frame which
+// a crash cut off: no frame follows, for it would have been written later.
+func torn(b []byte, s salt) bool {
 	var magic [4]byte
 	le.PutUint32(magic[:], frameMagic)
 	for at := 1; ; at++ {
@@ -304,9 +304,9 @@ func parseSegment(b []byte, header func(map[Source]mark) error, f func(kind byte
 		return s, 0, err
 	}
 	for at < len(b) {
-		records, _, err := frameAt(b[at:], s)
+		records, err := frameAt(b[at:], s)
 		if err != nil {
-			if tornAt(b[at:], s) {
+			if torn(b[at:], s) {
 				return s, int64(at), nil
 			}
 			return s, 0, fmt.Errorf("at byte %d: %w", at, err)

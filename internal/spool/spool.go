@@ -85,7 +85,7 @@ type Spool struct {
 	changed chan struct{}
 
 	// active is written by the one committer only.
-	active *os.File
+	active file
 	salt   salt
 }
 
@@ -237,7 +237,7 @@ func (s *Spool) commit() error {
 
 	size, err := s.writeFrame(active.size, batch)
 	var next *segment
-	var nextFile *os.File
+	var nextFile file
 	var nextSalt salt
 	if err == nil && size >= s.limit {
 		// Without a new segment the old one grows; the next commit tries again.
