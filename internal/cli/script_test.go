@@ -1,0 +1,348 @@
+package cli_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ultravioletrs/cocos/internal/agent"
+	"github.com/ultravioletrs/cocos/internal/agent/journal"
+	"github.com/ultravioletrs/cocos/internal/archive"
+	"github.com/ultravioletrs/cocos/internal/cli"
+	"github.com/ultravioletrs/cocos/internal/runtime"
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"cocos-cli": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			os.Exit(cli.Run(ctx, cli.OSEnv("1.2.3")))
+		},
+	})
+}
+
+// TestScripts runs the sessions of testdata/script against the real agent, in
+// this process, with an algorithm that is a function of this file.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"agent":    cmdAgent,
+			"release":  cmdRelease,
+			"proxy":    cmdProxy,
+			"stalled":  cmdStalled,
+			"manifest": cmdManifest,
+			"noise":    cmdNoise,
+			"flip":     cmdFlip,
+			"mode":     cmdMode,
+		},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+// manifest OUT algo=KEY:FILE data=NAME:KEY:PATH consumer=KEY approver=KEY
+// attested=true writes a frozen manifest; KEY is a prefix of key files.
+func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: manifest OUT PART...")
+	}
+	m := manifest.Manifest{
+		Version: manifest.Version, ID: "test", Name: "A test", Nonce: manifest.Nonce{1}, TEE: manifest.TEENone,
+		Algorithm: manifest.Algorithm{Type: manifest.Python},
+	}
+	key := func(prefix string) keys.Public {
+		k, err := keys.ParsePublicPEM([]byte(ts.ReadFile(prefix + ".pub.pem")))
+		ts.Check(err)
+		return k
+	}
+	for _, part := range args[1:] {
+		what, value, _ := strings.Cut(part, "=")
+		v := strings.Split(value, ":")
+		switch what {
+		case "algo":
+			d, n, err := archive.Sum(ts.MkAbs(v[1]))
+			ts.Check(err)
+			m.Algorithm.Provider, m.Algorithm.SHA256, m.Algorithm.Size = key(v[0]), d, n
+		case "data":
+			path := ts.MkAbs(v[2])
+			d, n, err := archive.Sum(path)
+			ts.Check(err)
+			ds := manifest.Dataset{Name: v[0], Provider: key(v[1]), SHA256: d, Size: n}
+			info, err := os.Stat(path)
+			ts.Check(err)
+			if info.IsDir() {
+				ds.UnpackedMax = 1 << 30
+			}
+			m.Datasets = append(m.Datasets, ds)
+		case "consumer":
+			m.Consumers = append(m.Consumers, key(v[0]))
+		case "approver":
+			m.Approvals = append(m.Approvals, key(v[0]))
+		case "attested":
+			m.TEE, m.AttestedTLS = manifest.TEESNP, true
+		default:
+			ts.Fatalf("unknown part %q", part)
+		}
+	}
+	f, err := manifest.Freeze(m)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), f.Raw, 0o600))
+	ts.Setenv("DIGEST", f.Digest.String())
+}
+
+// runner stands in for an algorithm: it lists its datasets in results/, or
+// fails if the program says so. A program that says hold waits for "release".
+type runner struct{ released chan struct{} }
+
+func (r *runner) Run(ctx context.Context, job runtime.Job) (runtime.Outcome, error) {
+	program, err := os.ReadFile(job.Program)
+	if err != nil {
+		return runtime.Outcome{}, err
+	}
+	if strings.Contains(string(program), "hold") {
+		select {
+		case <-r.released:
+		case <-ctx.Done():
+			return runtime.Outcome{}, context.Cause(ctx)
+		}
+	}
+	if strings.Contains(string(program), "fail") {
+		fmt.Fprintln(job.Stderr, "Traceback: it went wrong")
+		return runtime.Outcome{ExitCode: 3}, nil
+	}
+	datasets, err := os.ReadDir(filepath.Join(job.Dir, "datasets"))
+	if err != nil {
+		return runtime.Outcome{}, err
+	}
+	var list strings.Builder
+	for _, e := range datasets {
+		d, n, err := archive.Sum(filepath.Join(job.Dir, "datasets", e.Name()))
+		if err != nil {
+			return runtime.Outcome{}, err
+		}
+		fmt.Fprintf(&list, "%s %d %s\n", e.Name(), n, d)
+	}
+	fmt.Fprintln(job.Stdout, "it ran")
+	return runtime.Outcome{}, os.WriteFile(filepath.Join(job.Dir, "results", "datasets.txt"), []byte(list.String()), 0o644)
+}
+
+// agent MANIFEST starts an agent and sets AGENT_GRPC_URL and AGENT_KEY.
+func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: agent MANIFEST")
+	}
+	f, err := manifest.Parse([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	dir := ts.MkAbs(".agent")
+	ts.Check(os.Mkdir(dir, 0o700))
+	j := journal.New(time.Now)
+	r := &runner{make(chan struct{})}
+	a, err := agent.New(agent.Config{
+		RunID: "9b2a6f7e-52cb-4c1a-8e3c-0c7d0f2a51b4", Manifest: f, Storage: agent.FolderStorage(dir),
+		Runner: r, Journal: j, Log: slog.New(j.Handler(slog.LevelInfo)),
+	})
+	ts.Check(err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Serve(ctx, l) }()
+	ts.Defer(func() {
+		cancel()
+		if err := <-done; err != nil {
+			ts.Fatalf("the agent ended with %v", err)
+		}
+	})
+	ts.Setenv("AGENT_GRPC_URL", l.Addr().String())
+	ts.Setenv("AGENT_KEY", a.Key())
+	agents.Store(ts, r)
+}
+
+// agents has the runner of each script's agent.
+var agents sync.Map
+
+// release lets an algorithm go on that holds.
+func cmdRelease(ts *testscript.TestScript, _ bool, _ []string) {
+	r, ok := agents.Load(ts)
+	if !ok {
+		ts.Fatalf("no agent was started")
+	}
+	close(r.(*runner).released)
+}
+
+// proxy cut|stall N puts itself between the CLI and the agent. After N bytes
+// from the CLI it breaks that connection and is transparent from then on, or
+// it reads no more, for good. proxy off takes it away.
+func cmdProxy(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 1 && args[0] == "off" {
+		p, _ := proxies.Load(ts)
+		ts.Setenv("AGENT_GRPC_URL", p.(*proxy).agent)
+		return
+	}
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: proxy cut|stall BYTES, or proxy off")
+	}
+	n, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	p := &proxy{agent: ts.Getenv("AGENT_GRPC_URL"), stall: args[0] == "stall", left: n, reached: make(chan struct{}), conns: map[net.Conn]bool{}}
+	p.running.Go(func() { p.serve(l) })
+	ts.Defer(func() {
+		l.Close()
+		p.mu.Lock()
+		p.closed = true
+		for c := range p.conns {
+			c.Close()
+		}
+		p.mu.Unlock()
+		p.running.Wait()
+	})
+	ts.Setenv("AGENT_GRPC_URL", l.Addr().String())
+	proxies.Store(ts, p)
+}
+
+// stalled waits until the proxy has had its bytes.
+func cmdStalled(ts *testscript.TestScript, _ bool, _ []string) {
+	p, ok := proxies.Load(ts)
+	if !ok {
+		ts.Fatalf("no proxy was started")
+	}
+	select {
+	case <-p.(*proxy).reached:
+	case <-time.After(time.Minute):
+		ts.Fatalf("the proxy never had its bytes")
+	}
+}
+
+var proxies sync.Map
+
+type proxy struct {
+	agent   string
+	stall   bool
+	reached chan struct{}
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	left   int64
+	conns  map[net.Conn]bool
+	closed bool
+}
+
+func (p *proxy) serve(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		s, err := net.Dial("tcp", p.agent)
+		if err != nil {
+			c.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.conns[c], p.conns[s] = true, true
+		if p.closed {
+			c.Close()
+			s.Close()
+		}
+		p.mu.Unlock()
+		p.running.Go(func() {
+			io.Copy(c, s) //nolint:errcheck // ends with the connection
+			c.Close()
+		})
+		p.running.Go(func() {
+			if err := p.forward(s, c); errors.Is(err, errStall) {
+				return // both stay open
+			}
+			s.Close()
+			c.Close()
+		})
+	}
+}
+
+var (
+	errStall = errors.New("stalled")
+	errCut   = errors.New("cut")
+)
+
+func (p *proxy) forward(to, from net.Conn) error {
+	b := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(b)
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		hit := p.left > 0 && int64(n) >= p.left
+		p.left -= int64(n)
+		p.mu.Unlock()
+		if hit {
+			close(p.reached)
+			if p.stall {
+				return errStall
+			}
+			return errCut
+		}
+		if _, err := to.Write(b[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// noise FILE BYTES makes a file of that size that does not compress.
+func cmdNoise(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: noise FILE BYTES")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b := make([]byte, n)
+	for i, x := 0, uint32(len(args[0])); i < n; i++ {
+		x = x*1664525 + 1013904223
+		b[i] = byte(x >> 24)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
+// flip FILE OFFSET changes one bit.
+func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flip FILE OFFSET")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b := []byte(ts.ReadFile(args[0]))
+	b[n] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
+// mode OCTAL FILE checks a file's permissions.
+func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode OCTAL FILE")
+	}
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[0] {
+		ts.Fatalf("%s has the mode %s, want %s", args[1], got, args[0])
+	}
+}
