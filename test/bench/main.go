@@ -1,0 +1,140 @@
+// Command bench measures the product, prints a table and writes the figures as
+// JSON:
+//
+//	go run ./test/bench [-out build/bench.json] [-only NAME,…] [-size BYTES] [-runs N] [-dir DIR]
+//
+// Every figure stands beside a reference that is measured in the same run, turn
+// by turn with it (A B A B …), because a rate by itself says more about the
+// machine than about the program. Figure and reference are medians; the ratio is
+// figure over reference. docs/benchmarks.md says what each row measures.
+//
+// It measures what is shipped: the binaries in build/ and the image in
+// cmd/manager/img, each in a process of its own, over loopback. Aims are printed
+// and never asserted. A row that can't be measured doesn't stop the others; the
+// program then names it and exits non-zero. What it starts it stops, by process
+// id, and its work folder is removed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// bench measures one or more rows together.
+type bench struct {
+	rows []string
+	run  func(context.Context, *lab) ([]row, error)
+}
+
+func benches() []bench {
+	return []bench{
+		{[]string{"upload_1gib", "upload_1gib_agent_rss"}, upload},
+		{[]string{"result_1gib", "result_1gib_agent_rss"}, result},
+		{[]string{"checksum_1gib"}, checksum},
+		{sizeRows(), sizes},
+	}
+}
+
+func main() {
+	if len(os.Args) > 1 {
+		if helper, ok := helpers[os.Args[1]]; ok {
+			exitOn(helper(os.Args[2:]))
+			return
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	exitOn(err)
+}
+
+func exitOn(err error) {
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	out := flags.String("out", "", "`file` that the figures are written to as JSON")
+	only := flags.String("only", "", "comma-separated `names` of rows; empty: all")
+	size := flags.Int64("size", 1<<30, "`bytes` to upload, download and hash; the names of the rows stay")
+	runs := flags.Int("runs", 5, "how often each figure and its reference are taken")
+	dir := flags.String("dir", "", "`folder` to work in; empty: in memory where there is room, otherwise in the folder for temporary files")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("%q: arguments are not expected; see -help", flags.Arg(0))
+	case *size < 1 || *size > 1<<40:
+		return fmt.Errorf("-size %d: expected 1 to %d", *size, int64(1)<<40)
+	case *runs < 1 || *runs > 100:
+		return fmt.Errorf("-runs %d: expected 1 to 100", *runs)
+	}
+	chosen, err := choose(benches(), *only)
+	if err != nil {
+		return err
+	}
+	l, err := newLab(*dir, *size, *runs)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+
+	var rows []row
+	var failed []string
+	for _, b := range chosen {
+		if ctx.Err() != nil {
+			return errors.New("interrupted; no figures were written")
+		}
+		l.say("measuring %s", strings.Join(b.rows, ", "))
+		got, err := b.run(ctx, l)
+		if err != nil {
+			failed = append(failed, strings.Join(b.rows, ", "))
+			l.say("FAILED %s: %v", strings.Join(b.rows, ", "), err)
+		}
+		rows = append(rows, got...)
+	}
+	if err := writeTable(stdout, rows); err != nil {
+		return err
+	}
+	if *out != "" {
+		if err := writeJSON(*out, rows); err != nil {
+			return err
+		}
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("not measured: %s; see above", strings.Join(failed, "; "))
+	}
+	return nil
+}
+
+// choose picks the benches that have one of the named rows.
+func choose(all []bench, only string) ([]bench, error) {
+	if only == "" {
+		return all, nil
+	}
+	names := strings.Split(only, ",")
+	var known []string
+	for _, b := range all {
+		known = append(known, b.rows...)
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("-only: there is no row %q; there are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(b bench) bool {
+		return !slices.ContainsFunc(b.rows, func(r string) bool { return slices.Contains(names, r) })
+	}), nil
+}
