@@ -20,13 +20,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ultravioletrs/cocos/internal/guest"
+	"github.com/ultravioletrs/cocos/internal/runtime"
 )
 
 // initPath is what the kernel starts.
 const initPath = "/init"
 
 func main() {
-
+	runtime.Child()
 	if os.Getpid() == 1 && os.Args[0] == initPath {
 		guest.Supervise(initPath, os.Stderr)
 	}
@@ -53,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return runProcess(ctx, cfg)
+	return runProcess(ctx, cfg, stderr)
 }
 
 // version is the module's, or the commit's that the binary was built from.

@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/ultravioletrs/cocos/attest"
+	"github.com/ultravioletrs/cocos/internal/agent"
 	"github.com/ultravioletrs/cocos/internal/agent/journal"
 	"github.com/ultravioletrs/cocos/internal/agent/session"
 	"github.com/ultravioletrs/cocos/internal/guest"
+	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/vm"
-	"github.com/ultravioletrs/cocos/internal/vsock"
 )
 
 const (
@@ -30,16 +31,19 @@ type computation struct {
 	dial session.Dialer
 	// attester is nil in a plain VM and in a process.
 	attester attest.Attester
-	log      *slog.Logger
-	level    *slog.LevelVar
-	journal  *journal.Journal
+	// tell writes a line for whoever looks at the console.
+	tell    func(format string, args ...any)
+	log     *slog.Logger
+	level   *slog.LevelVar
+	journal *journal.Journal
 
 	session *session.Session
 	launch  session.Launch
 }
 
-func newComputation(dial session.Dialer) *computation {
-	c := &computation{dial: dial, level: new(slog.LevelVar), journal: journal.New(time.Now)}
+func newComputation(dial session.Dialer, console io.Writer) *computation {
+	tell := func(format string, args ...any) { guest.Say(console, format, args...) }
+	c := &computation{dial: dial, tell: tell, level: new(slog.LevelVar), journal: journal.New(time.Now)}
 	c.log = slog.New(c.journal.Handler(c.level))
 	return c
 }
@@ -67,32 +71,63 @@ func (c *computation) open(ctx context.Context) (err error) {
 	return err
 }
 
-// end tells the host why the run is over, if it was refused, and closes the
-// session once every event is on the shim's disk.
+// serve runs the computation until the host asks it to stop, the session is
+// over, or ctx ends.
+func (c *computation) serve(ctx context.Context, runner *runtime.Runner, dir, address string, tell func(net.Addr)) error {
+	cfg := c.launch.Config
+	a, err := agent.New(agent.Config{
+		RunID:     c.launch.RunID,
+		Manifest:  c.launch.Manifest,
+		Approvals: c.launch.Approvals,
+		TLS:       agent.TLSConfig{ServerCert: cfg.ServerCert, ServerKey: cfg.ServerKey, ClientCAs: cfg.ClientCACerts},
+		Storage:   agent.FolderStorage(dir),
+		Runner:    runner,
+		Journal:   c.journal,
+		Log:       c.log,
+	})
+	if err != nil {
+		return err
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("listening for participants: %w", err)
+	}
+	tell(l.Addr())
+	ctx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		defer cancel()
+		select {
+		case <-c.session.Stop():
+		case <-c.session.Ended():
+		case <-ctx.Done():
+		}
+	}()
+	err = a.Serve(ctx, l)
+	cancel()
+	<-watched
+	select {
+	case <-c.session.Ended():
+		return errors.Join(err, c.session.Err())
+	default:
+		return err
+	}
+}
+
+// end tells the host why the run is over, if that is not at the host's wish, and
+// closes the session once every event is on the shim's disk.
 func (c *computation) end(err error) {
 	if c.session == nil {
 		return
 	}
 	defer c.session.Close()
-	if errors.Is(err, guest.ErrRefused) {
+	if err != nil {
 		c.journal.Emit(vm.EventRefused, err.Error(), map[string]string{"reason": err.Error()})
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), flushDeadline)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), flushDeadline, fmt.Errorf("the host did not take them within %v", flushDeadline))
 	defer cancel()
 	if err := c.session.Flush(ctx); err != nil {
-		c.log.Warn("ending with events that the host has not taken", "error", err)
+		c.tell("ending: %v", err)
 	}
-}
-
-// runGuest is the agent in a VM.
-func runGuest(ctx context.Context, console io.Writer) error {
-	m := new(guest.Machine)
-	c := newComputation(func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.SessionPort) })
-	phases := append(m.Phases(), c.phases()...)
-	phases = append(phases,
-		guest.Phase{Name: "network", Run: func(context.Context) error { return guest.ConfigureNetwork(c.launch.Config) }},
-	)
-	err := guest.Run(ctx, phases)
-	c.end(err)
-	return err
 }
