@@ -54,9 +54,14 @@ func KernelAvailable() error {
 
 func openKernelDevice(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err == nil {
-		return f, nil
+	if err != nil {
+		return nil, kernelDeviceError(err)
 	}
+	return f, nil
+}
+
+// kernelDeviceError says what to do about an error of opening the device.
+func kernelDeviceError(err error) error {
 	hint := "look at the kernel's log (dmesg)"
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
@@ -64,7 +69,7 @@ func openKernelDevice(path string) (*os.File, error) {
 	case errors.Is(err, fs.ErrPermission):
 		hint = "let this user open it: as a rule, make it a member of the group kvm"
 	}
-	return nil, fmt.Errorf("the kernel's vsock can't be used: %w: %s, or choose the built-in device with MANAGER_QEMU_VSOCK=user", err, hint)
+	return fmt.Errorf("the kernel's vsock can't be used: %w: %s, or choose the built-in device with MANAGER_QEMU_VSOCK=user", err, hint)
 }
 
 // NewKernelHost reserves a guest CID on this host: the one given, or with 0 a

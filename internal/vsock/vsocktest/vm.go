@@ -31,9 +31,10 @@ const initPath = "guestinit"
 
 // Machine is what a test's VM differs in.
 type Machine struct {
-	Device    []string // QEMU arguments of the vsock device
-	Kernel    string   // further kernel parameters
-	MemoryMiB int      // 0: 512
+	Device    []string   // QEMU arguments of the vsock device
+	Files     []*os.File // that QEMU inherits, from descriptor 3 on
+	Kernel    string     // further kernel parameters
+	MemoryMiB int        // 0: 512
 }
 
 // VM is a running QEMU under emulation.
@@ -125,6 +126,7 @@ func Start(f Files, m Machine, dir string) (*VM, error) {
 		"-append", strings.TrimSpace("console=ttyS0 quiet panic=-1 reboot=t rdinit=/" + initPath + " " + m.Kernel),
 	}
 	vm := &VM{cmd: exec.Command(f.QEMU, append(args, m.Device...)...), console: &tail{}, exited: make(chan struct{})}
+	vm.cmd.ExtraFiles = m.Files
 	vm.cmd.Stdout, vm.cmd.Stderr = vm.console, vm.console
 	if err := vm.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting QEMU: %w", err)

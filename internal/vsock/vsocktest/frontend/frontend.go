@@ -236,14 +236,24 @@ func (f *Frontend) MemTable() []byte {
 	return b
 }
 
+// Message is one request with its file descriptors.
+type Message struct {
+	Request uint32
+	Body    []byte
+	Files   []int
+}
+
+// Messages are those that give the device memory and rings, in order.
+func (f *Frontend) Messages() []Message {
+	ms := []Message{{SetMemTable, f.MemTable(), []int{f.memfd, f.memfd}}}
+	return append(append(ms, f.RX.messages()...), f.TX.messages()...)
+}
+
 // StartDevice gives the device memory and rings, as QEMU does when the guest's
 // driver is ready, or goes on after a pause. Each ring goes on at its base.
 func (f *Frontend) StartDevice() error {
-	if err := f.Set(SetMemTable, f.MemTable(), f.memfd, f.memfd); err != nil {
-		return err
-	}
-	for _, r := range []*Ring{f.RX, f.TX} {
-		if err := r.start(); err != nil {
+	for _, m := range f.Messages() {
+		if err := f.Set(m.Request, m.Body, m.Files...); err != nil {
 			return err
 		}
 	}

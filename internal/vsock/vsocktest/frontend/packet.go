@@ -120,3 +120,12 @@ func (f *Frontend) TakePacket() (Packet, error) {
 	at := f.RX.Buffer(uint16(head))
 	return Parse(f.Mem[at : at+uint64(n)])
 }
+
+// Post puts bytes on the ring, in one buffer, and does not wait.
+func (r *Ring) Post(b []byte) {
+	i := r.next % RingSize
+	at := r.Buffer(i)
+	n := copy(r.f.Mem[at:at+BufferSize], b)
+	r.f.SetDesc(r.Desc, int(i), Desc{Addr: GuestBase + at, Len: uint32(n)})
+	r.Offer(i, 1)
+}

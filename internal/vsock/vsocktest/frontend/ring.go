@@ -75,8 +75,9 @@ func (r *Ring) Zero() {
 	r.next, r.seen, r.Base = 0, 0, 0
 }
 
-func (r *Ring) start() error {
-	f, i := r.f, uint32(r.Index)
+// messages are those that start the ring.
+func (r *Ring) messages() []Message {
+	i := uint32(r.Index)
 	l := binary.LittleEndian
 	addr := Pair(i, 0)
 	for _, off := range []uint64{r.Desc, r.Used, r.Avail} {
@@ -84,11 +85,7 @@ func (r *Ring) start() error {
 	}
 	addr = l.AppendUint64(addr, 0)
 	event := U64(uint64(i))
-	for _, m := range []struct {
-		request uint32
-		body    []byte
-		files   []int
-	}{
+	return []Message{
 		{SetVringNum, Pair(i, RingSize), nil},
 		{SetVringBase, Pair(i, r.Base), nil},
 		{SetVringAddr, addr, nil},
@@ -96,12 +93,7 @@ func (r *Ring) start() error {
 		{SetVringCall, event[:], []int{r.call}},
 		{SetVringErr, event[:], []int{r.err}},
 		{SetVringEnable, Pair(i, 1), nil},
-	} {
-		if err := f.Set(m.request, m.body, m.files...); err != nil {
-			return err
-		}
 	}
-	return nil
 }
 
 func (r *Ring) word(off uint64) *atomic.Uint32 {
