@@ -167,7 +167,7 @@ func (a *Agent) receive(in *input, s bulk.Stream) error {
 		return discarded{rpcerr.New(codes.InvalidArgument, rpcerr.Detail{
 			Reason: rpcerr.SizeExceeded, Field: "chunk", Hint: "send what the manifest names, from the beginning",
 		}, "the %s has more than the %d bytes that the manifest says", in.ref, in.size)}
-	case errors.Is(err, bulk.ErrNotChunk), status.Code(err) == codes.ResourceExhausted:
+	case errors.Is(err, bulk.ErrNotChunk), status.Code(err) == codes.ResourceExhausted: // the latter is longer than gRPC takes
 		return rpcerr.New(codes.InvalidArgument, rpcerr.Detail{
 			Reason: rpcerr.MessageInvalid, Field: "chunk", Hint: "after begin, send chunks of at most 1 MiB and nothing else",
 		}, "a message of the upload of the %s is not a chunk of at most %d bytes", in.ref, bulk.ChunkSize)

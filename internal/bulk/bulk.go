@@ -25,8 +25,9 @@ const (
 	// ChunkSize is the most that one chunk carries, in bytes; the protocol's bound.
 	ChunkSize = 1 << 20
 
-	// A message is a chunk and a few bytes around it.
-	maxMessage = ChunkSize + 4<<10
+	// maxMessage leaves room for chunks that are too long: beyond it gRPC refuses
+	// in its own words, up to it the receiver can use better ones.
+	maxMessage = 4 << 20
 
 	streamWindow = 4 << 20
 	connWindow   = 8 << 20

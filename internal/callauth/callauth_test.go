@@ -1,0 +1,146 @@
+package callauth_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/ultravioletrs/cocos/atls"
+	"github.com/ultravioletrs/cocos/internal/callauth"
+	"github.com/ultravioletrs/cocos/internal/rpcerr"
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+func newKey(t testing.TB, kind keys.Kind) keys.Private {
+	t.Helper()
+	k, err := keys.Generate(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func onConnection(info credentials.AuthInfo) context.Context {
+	return credentials.NewContextWithRequestInfo(context.Background(), credentials.RequestInfo{AuthInfo: info})
+}
+
+// What the Signer sends is what Authenticate takes, for every kind of key, and
+// nothing that differs from it in one thing.
+func TestAuthenticate(t *testing.T) {
+	digest, exporter := manifest.Digest{1}, [atls.ExporterSize]byte{2}
+	otherDigest, otherExporter := manifest.Digest{2}, [atls.ExporterSize]byte{3}
+	for _, kind := range keys.Kinds() {
+		t.Run(string(kind), func(t *testing.T) {
+			key, stranger := newKey(t, kind), newKey(t, kind)
+			sent, err := callauth.Signer{Key: key, Role: manifest.Consumer, Digest: digest}.GetRequestMetadata(onConnection(atls.Info{Exporter: exporter}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			md := metadata.New(sent)
+			c, err := callauth.Authenticate(md, digest, exporter)
+			if err != nil || !c.Key.Equal(key.Public()) || c.Role != manifest.Consumer {
+				t.Fatalf("the right call: %v %v", c, err)
+			}
+			with := func(name string, values ...string) metadata.MD {
+				m := md.Copy()
+				m.Set(name, values...)
+				return m
+			}
+			first := func(name string) string { return md.Get(name)[0] }
+			flip := func(s string, i int) string {
+				b := []byte(s)
+				b[i] ^= 1
+				return string(b)
+			}
+			for _, tt := range []struct {
+				name     string
+				md       metadata.MD
+				digest   manifest.Digest
+				exporter [atls.ExporterSize]byte
+				reason   rpcerr.Reason
+			}{
+				{"another manifest", md, otherDigest, exporter, rpcerr.Signature},
+				{"no manifest", md, manifest.Digest{}, exporter, rpcerr.Signature},
+				{"another connection", md, digest, otherExporter, rpcerr.Signature},
+				{"no connection", md, digest, [atls.ExporterSize]byte{}, rpcerr.Signature},
+				{"another role", with(callauth.RoleHeader, string(manifest.Approver)), digest, exporter, rpcerr.Signature},
+				{"role in capitals", with(callauth.RoleHeader, strings.ToUpper(first(callauth.RoleHeader))), digest, exporter, rpcerr.Signature},
+				{"another key", with(callauth.KeyHeader, string(stranger.Public().SPKI())), digest, exporter, rpcerr.Signature},
+				{"bytes after the key", with(callauth.KeyHeader, first(callauth.KeyHeader)+"\x00"), digest, exporter, rpcerr.Signature},
+				{"signature's first byte", with(callauth.SignatureHeader, flip(first(callauth.SignatureHeader), 0)), digest, exporter, rpcerr.Signature},
+				{"signature's last byte", with(callauth.SignatureHeader, flip(first(callauth.SignatureHeader), len(first(callauth.SignatureHeader))-1)), digest, exporter, rpcerr.Signature},
+				{"bytes after the signature", with(callauth.SignatureHeader, first(callauth.SignatureHeader)+"\x00"), digest, exporter, rpcerr.Signature},
+				{"no role", with(callauth.RoleHeader), digest, exporter, rpcerr.Unsigned},
+				{"no key", with(callauth.KeyHeader), digest, exporter, rpcerr.Unsigned},
+				{"no signature", with(callauth.SignatureHeader), digest, exporter, rpcerr.Unsigned},
+				{"empty signature", with(callauth.SignatureHeader, ""), digest, exporter, rpcerr.Unsigned},
+				{"two roles", with(callauth.RoleHeader, first(callauth.RoleHeader), first(callauth.RoleHeader)), digest, exporter, rpcerr.Unsigned},
+				{"two keys", with(callauth.KeyHeader, first(callauth.KeyHeader), first(callauth.KeyHeader)), digest, exporter, rpcerr.Unsigned},
+				{"two signatures", with(callauth.SignatureHeader, first(callauth.SignatureHeader), first(callauth.SignatureHeader)), digest, exporter, rpcerr.Unsigned},
+				{"nothing", nil, digest, exporter, rpcerr.Unsigned},
+			} {
+				c, err := callauth.Authenticate(tt.md, tt.digest, tt.exporter)
+				d, _ := rpcerr.DetailOf(err)
+				if status.Code(err) != codes.Unauthenticated || d.Reason != tt.reason || !c.Key.IsZero() {
+					t.Errorf("%s: got %v %v, want %s", tt.name, c, err, tt.reason)
+				}
+			}
+		})
+	}
+}
+
+type otherTLS struct{ credentials.CommonAuthInfo }
+
+func (otherTLS) AuthType() string { return "tls" }
+
+func TestSignerNeedsItsConnection(t *testing.T) {
+	s := callauth.Signer{Key: newKey(t, keys.Ed25519), Role: manifest.Consumer}
+	for name, ctx := range map[string]context.Context{
+		"no call":   context.Background(),
+		"no TLS":    onConnection(nil),
+		"other TLS": onConnection(otherTLS{}),
+	} {
+		if _, err := s.GetRequestMetadata(ctx); err == nil {
+			t.Errorf("%s: signed", name)
+		}
+	}
+	if !s.RequireTransportSecurity() {
+		t.Error("would sign without TLS")
+	}
+	if _, err := (callauth.Signer{}).GetRequestMetadata(onConnection(atls.Info{})); err == nil {
+		t.Error("signed without a key")
+	}
+}
+
+func TestCallerFromNothing(t *testing.T) {
+	if c, err := callauth.CallerFrom(context.Background()); status.Code(err) != codes.Unauthenticated || !c.Key.IsZero() {
+		t.Errorf("got %v %v", c, err)
+	}
+}
+
+func TestRoleFor(t *testing.T) {
+	data, stranger := newKey(t, keys.Ed25519).Public(), newKey(t, keys.Ed25519).Public()
+	m := &manifest.Manifest{
+		Datasets:  []manifest.Dataset{{Name: "d", Provider: data}},
+		Consumers: []keys.Public{data},
+	}
+	if r, err := callauth.RoleFor(m, data); err != nil || r != manifest.DatasetProvider {
+		t.Errorf("any role: %v %v", r, err)
+	}
+	if r, err := callauth.RoleFor(m, data, manifest.Consumer); err != nil || r != manifest.Consumer {
+		t.Errorf("consumer: %v %v", r, err)
+	}
+	if _, err := callauth.RoleFor(m, data, manifest.Approver); err == nil || !strings.Contains(err.Error(), "dataset-provider") {
+		t.Errorf("a role that it has not: %v", err)
+	}
+	if _, err := callauth.RoleFor(m, stranger); !errors.Is(err, callauth.ErrNoRole) {
+		t.Errorf("a stranger: %v", err)
+	}
+}
