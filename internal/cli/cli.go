@@ -104,9 +104,6 @@ func run(ctx context.Context, env Env, sleep func(context.Context, time.Duration
 	}
 	root := a.root()
 	root.SetArgs(env.Args)
-	root.SetIn(env.Stdin)
-	root.SetOut(env.Stdout)
-	root.SetErr(env.Stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return ExitOK
@@ -165,6 +162,9 @@ Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 		a.resultCmd(),
 		a.versionCmd(),
 	)
+	root.SetIn(a.env.Stdin)
+	root.SetOut(a.env.Stdout) // which the completion commands remember now
+	root.SetErr(a.env.Stderr)
 	root.InitDefaultCompletionCmd("completion")
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
@@ -179,6 +179,7 @@ Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 func group(cmd *cobra.Command, subs ...*cobra.Command) {
 	cmd.AddCommand(subs...)
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()

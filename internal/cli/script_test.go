@@ -190,11 +190,15 @@ func cmdRelease(ts *testscript.TestScript, _ bool, _ []string) {
 
 // proxy cut|stall N puts itself between the CLI and the agent. After N bytes
 // from the CLI it breaks that connection and is transparent from then on, or
-// it reads no more, for good. proxy off takes it away.
+// it reads no more, for good. proxy off takes it away and breaks what it had.
 func cmdProxy(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 1 && args[0] == "off" {
-		p, _ := proxies.Load(ts)
+		p, ok := proxies.Load(ts)
+		if !ok {
+			ts.Fatalf("no proxy was started")
+		}
 		ts.Setenv("AGENT_GRPC_URL", p.(*proxy).agent)
+		p.(*proxy).close()
 		return
 	}
 	if neg || len(args) != 2 {
@@ -208,12 +212,7 @@ func cmdProxy(ts *testscript.TestScript, neg bool, args []string) {
 	p.running.Go(func() { p.serve(l) })
 	ts.Defer(func() {
 		l.Close()
-		p.mu.Lock()
-		p.closed = true
-		for c := range p.conns {
-			c.Close()
-		}
-		p.mu.Unlock()
+		p.close()
 		p.running.Wait()
 	})
 	ts.Setenv("AGENT_GRPC_URL", l.Addr().String())
@@ -245,6 +244,16 @@ type proxy struct {
 	left   int64
 	conns  map[net.Conn]bool
 	closed bool
+}
+
+// close breaks every connection.
+func (p *proxy) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for c := range p.conns {
+		c.Close()
+	}
 }
 
 func (p *proxy) serve(l net.Listener) {
@@ -320,6 +329,7 @@ func cmdNoise(ts *testscript.TestScript, neg bool, args []string) {
 		x = x*1664525 + 1013904223
 		b[i] = byte(x >> 24)
 	}
+	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
 }
 

@@ -1,0 +1,169 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+)
+
+// Each line is wrong in one way, exits 2 and says which.
+func TestWrongCommandLines(t *testing.T) {
+	u := newUser(t)
+	file := u.file("file", []byte("x"))
+	var (
+		target   = []string{"--agent", "127.0.0.1:1"}
+		pin      = []string{"--agent-key", "sha256:" + strings.Repeat("0", 64)}
+		approved = []string{"--manifest-digest", u.digest.String()}
+		key      = []string{"--key", u.key}
+	)
+	line := func(command string, parts ...[]string) []string {
+		args := strings.Fields(command)
+		for _, p := range parts {
+			args = append(args, p...)
+		}
+		return args
+	}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{line("uplaod"), `no command "uplaod"`},
+		{line("resul"), `did you mean "result"?`},
+		{line("manifest chek"), `did you mean "check"?`},
+		{line("manifest foo bar"), `manifest has no command "foo"`},
+		{line("completion tcsh"), `completion has no command "tcsh"`},
+		{line("help nothing"), `no help on "nothing"`},
+		{line("--nope"), "unknown flag: --nope"},
+		{line("version now"), `unexpected argument "now"`},
+		{line("keys extra"), `unexpected argument "extra"`},
+		{line("keys --out"), "flag needs an argument"},
+		{line("keys --type dsa"), `key type "dsa"`},
+		{[]string{"keys", "--out", ""}, "not a prefix"},
+		{line("keys --force=maybe"), "invalid argument"},
+		{line("keys show"), "FILE is missing"},
+		{line("checksum"), "PATH is missing"},
+		{line("manifest check"), "FILE is missing"},
+		{line("manifest digest a b"), `unexpected argument "b"`},
+		{line("manifest freeze"), "FILE is missing"},
+		{line("manifest approve x"), "--key is missing"},
+		{line("algo"), "FILE is missing"},
+		{line("algo "+u.dir, key, approved), "an algorithm is one file"},
+		{line("algo " + file), "--key is missing"},
+		{line("algo "+file, key), "--manifest or --manifest-digest is missing"},
+		{line("algo "+file, key, []string{"--manifest-digest", "abc"}), "has 3 characters"},
+		{line("algo "+file, key, []string{"--manifest-digest", strings.Repeat("G", 64)}), "--manifest-digest"},
+		{line("algo "+file, key, approved), "--agent is missing"},
+		{line("algo "+file, key, approved, []string{"--agent", "localhost"}), "is not HOST:PORT"},
+		{line("algo "+file, key, approved, []string{"--agent", ":7020"}), "is not HOST:PORT"},
+		{line("algo "+file, key, approved, target), "neither --agent-key nor --agent-ca"},
+		{line("algo "+file, key, approved, target), "the event agent.ready has the key"},
+		{line("algo "+file, key, approved, target, pin, []string{"--agent-ca", file}), "exclude each other"},
+		{line("algo "+file, key, approved, target, []string{"--agent-key", "sha256:12"}), "--agent-key"},
+		{line("algo "+file, key, approved, target, []string{"--agent-key", strings.Repeat("0", 64)}), "--agent-key"},
+		{line("algo "+file, key, approved, target, pin, []string{"--agent-name", "x"}), "--agent-name is of use with --agent-ca only"},
+		{line("algo "+file, key, approved, target, pin, []string{"--client-cert", file}), "belong together"},
+		{line("algo "+file, key, approved, target, pin, []string{"--timeout", "0s"}), "not a positive duration"},
+		{line("algo "+file, key, approved, target, pin, []string{"--timeout", "soon"}), "invalid argument"},
+		{line("data"), "PATH is missing"},
+		{line("data "+file, key, approved, target, pin), "--name is missing"},
+		{line("state x"), `unexpected argument "x"`},
+		{line("state", key, approved, target, pin), "--role is missing"},
+		{line("state --role owner", key, approved, target, pin), `--role "owner" is not known`},
+		{line("events --after -1"), "invalid argument"},
+		{line("logs", key, approved, target, pin), "--role is missing"},
+		{line("result --out a --archive b"), "exclude each other"},
+		{line("result --out ."), "is not a place for a result"},
+		{line("result --out /"), "is not a place for a result"},
+		{line("result --archive .."), "is not a place for a result"},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			o := u.run(t.Context(), tt.args...)
+			o.wants(t, ExitUsage, tt.want, "next: ")
+			if o.stdout != "" {
+				t.Errorf("standard output: %q", o.stdout)
+			}
+			o = u.run(t.Context(), append([]string{"--json"}, tt.args...)...)
+			o.wants(t, ExitUsage)
+			if message, _, _, hint := o.failure(t); message == "" || hint == "" {
+				t.Errorf("with --json: message %q, hint %q", message, hint)
+			}
+		})
+	}
+}
+
+// Files that a flag names and that are not what they should be: exit status 1,
+// the file's name, and nothing dialled.
+func TestBadFiles(t *testing.T) {
+	u := newUser(t)
+	f := &fakeAgent{addr: "127.0.0.1:1", key: "sha256:" + strings.Repeat("0", 64)}
+	rubbish := u.file("rubbish", []byte("rubbish"))
+	big := u.file("big", nil)
+	if err := os.Truncate(big, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no key file":       {[]string{"--key", "gone.pem"}, "gone.pem"},
+		"key is rubbish":    {[]string{"--key", rubbish}, "rubbish: no PEM block"},
+		"key is huge":       {[]string{"--key", big}, "larger than 64.0 KiB"},
+		"manifest missing":  {[]string{"--manifest", "gone.json"}, "gone.json"},
+		"manifest rubbish":  {[]string{"--manifest", rubbish}, "not a valid manifest"},
+		"manifest is huge":  {[]string{"--manifest", big}, "larger than 1.0 MiB"},
+		"no client cert":    {[]string{"--client-cert", "gone", "--client-key", rubbish}, "--client-cert: open gone"},
+		"bad client cert":   {[]string{"--client-cert", rubbish, "--client-key", rubbish}, "--client-cert " + rubbish},
+		"no algorithm file": {nil, "gone.py"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			algo := rubbish
+			if tt.args == nil {
+				algo = "gone.py"
+			}
+			u.run(t.Context(), append(u.flags(f, "algo", algo), tt.args...)...).wants(t, ExitFailure, tt.want)
+		})
+	}
+}
+
+func TestHelpAndCompletion(t *testing.T) {
+	u := newUser(t)
+	for _, args := range [][]string{{}, {"--help"}, {"help"}, {"help", "data"}, {"manifest"}, {"completion"}, {"data", "--help"}} {
+		o := u.run(t.Context(), args...)
+		if o.code != ExitOK || !strings.Contains(o.stdout, "Usage:") || o.stderr != "" {
+			t.Errorf("%q: exit status %d, stderr %q", args, o.code, o.stderr)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		u.run(t.Context(), "completion", shell).wants(t, ExitOK, "cocos-cli")
+	}
+	for want, args := range map[string][]string{
+		"ecdsa-p384\n":       {"keys", "--type", ""},
+		"dataset-provider\n": {"state", "--role", ""},
+		"approve\t":          {"manifest", ""},
+	} {
+		u.run(t.Context(), append([]string{"__complete"}, args...)...).wants(t, ExitOK, want)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	u := newUser(t)
+	u.run(t.Context(), "version").wants(t, ExitOK, "cocos-cli test (go")
+	o := u.run(t.Context(), "version", "--json")
+	var v struct{ Version, Go, Platform string }
+	if err := json.Unmarshal([]byte(o.stdout), &v); err != nil || v.Version != "test" || v.Go == "" || v.Platform == "" {
+		t.Errorf("printed %q (%v)", o.stdout, err)
+	}
+}
+
+type brokenPipe struct{}
+
+func (brokenPipe) Write([]byte) (int, error) { return 0, os.ErrClosed }
+
+func TestOutputThatCannotBeWrittenIsAFailure(t *testing.T) {
+	u := newUser(t)
+	var stderr strings.Builder
+	code := run(t.Context(), Env{Args: []string{"checksum", u.key}, Stdout: brokenPipe{}, Stderr: &stderr,
+		Getenv: func(string) string { return "" }, Columns: columns(0)}, sleep)
+	outcome{code, "", stderr.String()}.wants(t, ExitFailure, "writing to standard output")
+}
