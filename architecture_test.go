@@ -55,8 +55,9 @@ var floors = map[string]layer{
 	"internal/manager": application,
 	"internal/shim":    application,
 
-	"cmd":  wiring,
-	"test": wiring,
+	"cmd":     wiring,
+	"scripts": wiring,
+	"test":    wiring,
 }
 
 type goPackage struct {

@@ -52,7 +52,7 @@ func rootfs(init []byte, modules []module) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	// The zero header has no name and no time.
-	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	z, err := gzip.NewWriterLevel(&out, gzip.DefaultCompression)
 	if err != nil {
 		return nil, err
 	}

@@ -105,16 +105,14 @@ func runtimeDisk(text string) error {
 			return fmt.Errorf("mounting %s: %w", at, err)
 		}
 	}
-	for range 2 {
-		cmd := exec.Command("/usr/bin/python3", "-c", script)
-		cmd.Env = []string{"PATH=/usr/bin", "HOME=/tmp"}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: "/runtime", Credential: &syscall.Credential{Uid: 10001, Gid: 10001}}
-		cmd.Dir = "/"
-		out, err := cmd.CombinedOutput()
-		say("python: %s", strings.TrimSpace(string(out)))
-		if err != nil {
-			return fmt.Errorf("running Python: %w", err)
-		}
+	cmd := exec.Command("/usr/bin/python3", "-c", script)
+	cmd.Env = []string{"PATH=/usr/bin", "HOME=/tmp"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: "/runtime", Credential: &syscall.Credential{Uid: 10001, Gid: 10001}}
+	cmd.Dir = "/"
+	out, err := cmd.CombinedOutput()
+	say("python: %s", strings.TrimSpace(string(out)))
+	if err != nil {
+		return fmt.Errorf("running Python: %w", err)
 	}
 	return nil
 }
