@@ -137,7 +137,7 @@ func (w *lineLog) say(line string) {
 }
 
 // clean returns s as harmless text of at most n bytes: valid UTF-8, no terminal
-// sequences, no control characters but tab, which becomes a space.
+// sequences, no control characters; a tab or line break becomes a space.
 func clean(s string, n int) string {
 	var out strings.Builder
 	for i := 0; i < len(s); {
@@ -148,7 +148,7 @@ func clean(s string, n int) string {
 		}
 		i += size
 		switch {
-		case r == '\t':
+		case r == '\t', r == '\n':
 			r = ' '
 		case r < 0x20, r >= 0x7f && r < 0xa0, r == 0x2028, r == 0x2029, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
 			// Control characters, line separators, and what turns the direction

@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 
 // childShim is the shim as a process of its own.
 func childShim(dir vm.Dir) int {
+	signal.Ignore(syscall.SIGXFSZ) // a limit is an error of write, as a full disk is
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	if err := RunConfig(ctx, Config{Dir: dir, NewHost: unixHost, StopGrace: time.Second}); err != nil {

@@ -35,6 +35,8 @@ const (
 	// maxSpool is the size of the spool, in bytes, at which the agent's events
 	// wait until older ones are acknowledged.
 	maxSpool = 256 << 20
+	// Log lines that come faster, per second and at once, are dropped.
+	logRate, logBurst = 2_000, 10_000
 	// maxMessage bounds the text of a log line and of the shim's own events.
 	maxMessage = 8 << 10
 	// maxConnections and maxStreams bound what the guest opens at once: one is
@@ -79,7 +81,7 @@ func (s *shim) serveGuest(l net.Listener) (stop func()) {
 	var served sync.WaitGroup
 	served.Go(func() {
 		if err := server.Serve(netutil.LimitListener(l, maxConnections)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			s.Log.Error("serving the agent", "error", err)
+			s.deaf <- err // QEMU has ended, or soon will have
 		}
 	})
 	return func() {
@@ -110,7 +112,7 @@ func (s *guestServer) Session(stream guestv1.GuestService_SessionServer) error {
 	s.Log.Info("the agent dialled", "agent_version", clean(hello.GetAgentVersion(), 64))
 	s.readyOnce.Do(func() { close(s.ready) })
 
-	in := &intake{spool: s.spool, logs: s.logs, runID: s.spec.RunID, arrived: make(chan struct{}, 1)}
+	in := &intake{spool: s.spool, logs: s.logs, runID: s.spec.RunID, maxSpool: maxSpool, arrived: make(chan struct{}, 1)}
 	broken := make(chan error, 1)
 	s.wg.Go(func() { broken <- in.receive(stream) })
 	return s.answer(stream, sess, in, broken)
@@ -169,10 +171,11 @@ func (s *guestServer) answer(stream guestv1.GuestService_SessionServer, sess *se
 
 // intake takes what one stream brings.
 type intake struct {
-	spool   *spool.Spool
-	logs    *logRing
-	runID   string
-	arrived chan struct{} // has a token when there is something to acknowledge
+	spool    *spool.Spool
+	logs     *logRing
+	runID    string
+	maxSpool int64
+	arrived  chan struct{} // has a token when there is something to acknowledge
 
 	mu       sync.Mutex
 	sequence uint64
@@ -197,7 +200,7 @@ func (in *intake) receive(stream guestv1.GuestService_SessionServer) error {
 				return err
 			}
 		case *guestv1.SessionRequest_Log:
-			in.logs.add(agentLog(in.runID, m.Log))
+			in.logs.limited(agentLog(in.runID, m.Log), time.Now())
 		case *guestv1.SessionRequest_Hello:
 			return status.Error(codes.InvalidArgument, "hello comes once in a session")
 		default:
@@ -215,7 +218,7 @@ func (in *intake) event(ctx context.Context, e *eventv1.Event) error {
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	for changed := in.spool.Changed(); in.spool.Size() > maxSpool; changed = in.spool.Changed() {
+	for changed := in.spool.Changed(); in.spool.Size() > in.maxSpool; changed = in.spool.Changed() {
 		select {
 		case <-changed:
 		case <-ctx.Done():

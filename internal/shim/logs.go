@@ -2,6 +2,7 @@ package shim
 
 import (
 	"sync"
+	"time"
 
 	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
 )
@@ -24,10 +25,13 @@ type logRing struct {
 	bytes   int
 	dropped uint64
 	changed chan struct{}
+	// tokens lines more may come now; refilled at logRate since filled.
+	tokens float64
+	filled time.Time
 }
 
 func newLogRing(lines, bytes int) *logRing {
-	return &logRing{maxLines: lines, maxBytes: bytes, changed: make(chan struct{})}
+	return &logRing{maxLines: lines, maxBytes: bytes, tokens: logBurst, changed: make(chan struct{})}
 }
 
 func (r *logRing) add(l *eventv1.Log) {
@@ -41,6 +45,23 @@ func (r *logRing) add(l *eventv1.Log) {
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// limited adds a line unless too many came before now.
+func (r *logRing) limited(l *eventv1.Log, now time.Time) {
+	r.mu.Lock()
+	if d := now.Sub(r.filled); !r.filled.IsZero() && d > 0 {
+		r.tokens = min(logBurst, r.tokens+d.Seconds()*logRate)
+	}
+	r.filled = now
+	if r.tokens < 1 {
+		r.dropped += 1 + l.GetDropped()
+		r.mu.Unlock()
+		return
+	}
+	r.tokens--
+	r.mu.Unlock()
+	r.add(l)
 }
 
 func (r *logRing) pop() *eventv1.Log {

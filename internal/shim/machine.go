@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ultravioletrs/cocos/internal/qemu"
@@ -54,7 +55,7 @@ func (s *shim) runVM(ctx context.Context) error {
 		if message != "" {
 			message = ": " + message
 		}
-		message = clean(failure.Error(), maxMessage) + message
+		message = clean(strings.ReplaceAll(failure.Error(), "\n", "; "), maxMessage) + message
 	}
 	s.mu.Lock()
 	s.exit, s.pid = code, 0
@@ -132,8 +133,8 @@ func (s *shim) bootAndWatch(ctx context.Context, m *machine) error {
 }
 
 // openMonitor waits for QEMU to connect to the monitor's socket.
-func (s *shim) openMonitor(ctx context.Context, m *machine, l net.Listener) error {
-	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+func (s *shim) openMonitor(parent context.Context, m *machine, l net.Listener) error {
+	ctx, cancel := context.WithTimeout(parent, monitorTimeout)
 	defer cancel()
 	ended := make(chan struct{})
 	go func() {
@@ -158,7 +159,10 @@ func (s *shim) openMonitor(ctx context.Context, m *machine, l net.Listener) erro
 	case <-m.process.Done():
 		return errors.New("QEMU ended while it started")
 	default:
-		return fmt.Errorf("waiting for QEMU's monitor: %w", errors.Join(err, context.Cause(ctx)))
+		if parent.Err() != nil {
+			return errors.New("the shim was told to end while QEMU started")
+		}
+		return fmt.Errorf("QEMU's monitor did not answer within %s: %w", monitorTimeout, err)
 	}
 }
 
@@ -168,6 +172,8 @@ func (s *shim) watch(ctx context.Context, m *machine) error {
 	defer silent.Stop()
 	var p plan
 	ready, cancelled := s.ready, ctx.Done()
+	var deaf <-chan time.Time
+	var whyDeaf error
 	stop := func(grace time.Duration, message string) error {
 		if !p.stopping() {
 			if err := s.setState(vm.Stopping, message, nil); err != nil {
@@ -198,6 +204,12 @@ func (s *shim) watch(ctx context.Context, m *machine) error {
 			}
 		case grace := <-s.stops:
 			if err := stop(grace, ""); err != nil {
+				return err
+			}
+		case whyDeaf = <-s.deaf:
+			deaf = time.After(drainDelay)
+		case <-deaf:
+			if err := stop(0, clean("the guest can't be reached: "+whyDeaf.Error(), maxMessage)); err != nil {
 				return err
 			}
 		case <-cancelled:

@@ -91,6 +91,7 @@ func RunConfig(ctx context.Context, c Config) error {
 		released: make(chan struct{}),
 		closing:  make(chan struct{}),
 		stops:    make(chan time.Duration, 1),
+		deaf:     make(chan error, 1),
 		retry:    make(chan struct{}, 1),
 		logs:     newLogRing(maxLogLines, maxLogBytes),
 	}
@@ -111,6 +112,7 @@ type shim struct {
 	released  chan struct{} // closed by Release
 	closing   chan struct{} // closed when the API ends
 	stops     chan time.Duration
+	deaf      chan error    // why the guest can't dial any more
 	retry     chan struct{} // asks keepSyncing to try again
 
 	mu      sync.Mutex

@@ -26,20 +26,18 @@ var kinds = map[vm.State]string{
 	vm.Exited:   vm.EventExited,
 }
 
-// setState takes a transition and tells of it. What Status says is never ahead
-// of the events.
+// setState takes a transition and tells of it. Whoever has seen the event finds
+// the new state, and nobody finds it before the event is kept.
 func (s *shim) setState(to vm.State, message string, attributes map[string]string) error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	from := s.state
-	s.mu.Unlock()
 	if !slices.Contains(transitions[from], to) {
 		return fmt.Errorf("the VM can't go from %q to %q", from, to)
 	}
 	if kind := kinds[to]; kind != "" {
 		s.emit(kind, message, attributes)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.state = to
 	close(s.changed)
 	s.changed = make(chan struct{})
