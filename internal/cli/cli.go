@@ -61,24 +61,34 @@ type Env struct {
 // OSEnv is the Env of the running process.
 func OSEnv(version string) Env {
 	return Env{
-		Args:   os.Args[1:],
-		Stdin:  os.Stdin,
-		Stdout: os.Stdout,
-		Stderr: os.Stderr,
-		Getenv: os.Getenv,
-		Columns: func() int {
-			fd := int(os.Stderr.Fd())
-			if !term.IsTerminal(fd) || os.Getenv("TERM") == "dumb" {
-				return 0
-			}
-			w, _, err := term.GetSize(fd)
-			if err != nil || w <= 0 {
-				return 80
-			}
-			return w
-		},
+		Args:    os.Args[1:],
+		Stdin:   os.Stdin,
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+		Getenv:  os.Getenv,
+		Columns: func() int { return width(os.Stderr, os.Getenv("TERM")) },
 		Version: version,
 	}
+}
+
+// width of the terminal that f is, in columns; 0: it is none that can redraw
+// a line.
+func width(f *os.File, kind string) int {
+	fd := int(f.Fd())
+	if !term.IsTerminal(fd) || kind == "dumb" {
+		return 0
+	}
+	w, _, err := term.GetSize(fd)
+	if err != nil || w <= 0 {
+		return 80
+	}
+	return w
+}
+
+// timing is what a test replaces to be quick.
+type timing struct {
+	now   func() time.Time
+	sleep func(context.Context, time.Duration) error
 }
 
 // app is what the commands of one run share.
@@ -93,12 +103,12 @@ type app struct {
 
 // Run runs one command and returns the process's exit status. Cancelling ctx
 // interrupts it: it then leaves what a next run can resume from.
-func Run(ctx context.Context, env Env) int { return run(ctx, env, sleep) }
+func Run(ctx context.Context, env Env) int { return run(ctx, env, timing{time.Now, sleep}) }
 
-func run(ctx context.Context, env Env, sleep func(context.Context, time.Duration) error) int {
-	a := &app{env: env, sleep: sleep}
+func run(ctx context.Context, env Env, clock timing) int {
+	a := &app{env: env, sleep: clock.sleep}
 	a.out = &output{
-		stdout: env.Stdout, stderr: env.Stderr, columns: env.Columns, now: time.Now,
+		stdout: env.Stdout, stderr: env.Stderr, columns: env.Columns, now: clock.now,
 		// Known before the flags are parsed, for errors in them.
 		json: jsonAsked(env.Args),
 	}

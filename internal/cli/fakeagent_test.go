@@ -384,10 +384,10 @@ func (u *user) start(ctx context.Context, env map[string]string, args ...string)
 	code := run(ctx, Env{
 		Args: args, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
 		Getenv: func(name string) string { return env[name] }, Columns: columns(0), Version: "test",
-	}, func(ctx context.Context, d time.Duration) error {
+	}, timing{time.Now, func(ctx context.Context, d time.Duration) error {
 		u.sleeps = append(u.sleeps, d)
 		return ctx.Err()
-	})
+	}})
 	return outcome{code, stdout.String(), stderr.String()}
 }
 

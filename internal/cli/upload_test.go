@@ -144,10 +144,10 @@ func TestInterruptedUploadSaysHowToResume(t *testing.T) {
 	code := run(ctx, Env{
 		Args:   u.flags(f, "data", u.file("d", f.want), "--name", "d"),
 		Stdout: &bytes.Buffer{}, Stderr: &stderr, Getenv: func(string) string { return "" }, Columns: columns(0),
-	}, func(ctx context.Context, _ time.Duration) error {
+	}, timing{time.Now, func(ctx context.Context, _ time.Duration) error {
 		cancel() // Ctrl-C
 		return ctx.Err()
-	})
+	}})
 	outcome{code, "", stderr.String()}.wants(t, ExitInterrupted, "cocos-cli: interrupted\n", "run the same command again")
 }
 

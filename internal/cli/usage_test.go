@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Each line is wrong in one way, exits 2 and says which.
@@ -164,6 +165,6 @@ func TestOutputThatCannotBeWrittenIsAFailure(t *testing.T) {
 	u := newUser(t)
 	var stderr strings.Builder
 	code := run(t.Context(), Env{Args: []string{"checksum", u.key}, Stdout: brokenPipe{}, Stderr: &stderr,
-		Getenv: func(string) string { return "" }, Columns: columns(0)}, sleep)
+		Getenv: func(string) string { return "" }, Columns: columns(0)}, timing{time.Now, sleep})
 	outcome{code, "", stderr.String()}.wants(t, ExitFailure, "writing to standard output")
 }
