@@ -31,5 +31,5 @@ func ListenGuest(port uint32) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on vsock port %d: %w", port, err)
 	}
-	return &peerListener{Listener: l, cid: HostCID}, nil
+	return &peerListener{deadlineListener: l, cid: HostCID}, nil
 }

@@ -193,7 +193,6 @@ func TestOddLayouts(t *testing.T) {
 // Control messages that no sound QEMU sends end the session with an error that
 // names what was wrong; nothing is left open.
 func TestHostileControlMessages(t *testing.T) {
-	type front = frontend.Frontend
 	word := func(v uint64) []byte { b := frontend.U64(v); return b[:] }
 	region := func(count int, gpa, size, user, off uint64) []byte {
 		b := frontend.Pair(uint32(count), 0)

@@ -161,7 +161,7 @@ func (h *KernelHost) Listen(port uint32) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on vsock port %d (%d for guest CID %d): %w", wire, port, h.cid, err)
 	}
-	kl := &kernelListener{peerListener: peerListener{Listener: l, cid: h.cid}, h: h}
+	kl := &kernelListener{peerListener: peerListener{deadlineListener: l, cid: h.cid}, h: h}
 	h.listeners[kl] = struct{}{}
 	return kl, nil
 }
@@ -185,7 +185,7 @@ func (h *KernelHost) Close() error {
 	h.mu.Unlock()
 	var errs []error
 	for l := range ls {
-		errs = append(errs, l.Listener.Close())
+		errs = append(errs, l.deadlineListener.Close())
 	}
 	return errors.Join(append(errs, h.ReleaseCID())...)
 }
@@ -201,5 +201,5 @@ func (l *kernelListener) Close() error {
 	l.h.mu.Lock()
 	delete(l.h.listeners, l)
 	l.h.mu.Unlock()
-	return l.Listener.Close()
+	return l.deadlineListener.Close()
 }

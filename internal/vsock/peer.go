@@ -2,6 +2,7 @@ package vsock
 
 import (
 	"net"
+	"time"
 
 	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
@@ -11,14 +12,19 @@ const anyCID = unix.VMADDR_CID_ANY
 
 // peerListener accepts the connections of one CID and closes all others.
 type peerListener struct {
-	*vsock.Listener
+	deadlineListener
 	cid uint32
+}
+
+type deadlineListener interface {
+	net.Listener
+	SetDeadline(time.Time) error
 }
 
 // Accept waits for a connection of the peer.
 func (l *peerListener) Accept() (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
+		c, err := l.deadlineListener.Accept()
 		if err != nil {
 			return nil, err
 		}

@@ -51,9 +51,10 @@ func TestUserHostWithVM(t *testing.T) {
 			}
 			s := &vsocktest.Suite{Host: host, Size: vsocktest.Full, Patience: bootPatience, Facts: m.facts}
 			s.Listen(t)
+			device := vsocktest.UserDevice(socket)
+			device[len(device)-1] += m.device
 			s.VM, err = vsocktest.Start(files, vsocktest.Machine{
-				Kernel: m.kernel,
-				Device: []string{"-chardev", "socket,id=vs,path=" + socket, "-device", "vhost-user-vsock-pci,chardev=vs" + m.device},
+				Kernel: m.kernel, Device: device,
 			}, dir)
 			if err != nil {
 				t.Fatal(err)
@@ -73,5 +74,19 @@ func TestUserHostWithVM(t *testing.T) {
 				t.Error("QEMU has ended, the device has not")
 			}
 		})
+	}
+}
+
+// The benchmark's helper gives figures; how high they are is not tested.
+func TestMeasureUserWithVM(t *testing.T) {
+	f, err := vsocktest.MeasureUser(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]vsocktest.Rates{"vsock": f.Vsock, "a pair of unix sockets": f.Reference} {
+		t.Logf("%s: %.1f MiB/s to the guest, %.1f MiB/s from it, %v round trip", name, r.ToGuest/(1<<20), r.FromGuest/(1<<20), r.RoundTrip)
+		if r.ToGuest <= 0 || r.FromGuest <= 0 || r.RoundTrip <= 0 {
+			t.Errorf("%s: %+v", name, r)
+		}
 	}
 }

@@ -75,12 +75,12 @@ func TestCloseTimesOut(t *testing.T) {
 		if p, ok := next(t, d); !ok || p.Op != frontend.OpShutdown {
 			t.Fatalf("the device sent %v", p)
 		}
-		time.Sleep(8*time.Second - 1)
+		time.Sleep(8*time.Second - time.Nanosecond)
 		synctest.Wait()
 		if p, ok := next(t, d); ok {
 			t.Fatalf("the device sent %v too early", p)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if p, ok := next(t, d); !ok || p.Op != frontend.OpReset || p.DstPort != 1000 {
 			t.Fatalf("the device sent %v", p)

@@ -89,6 +89,11 @@ func mapRegion(r Region, fd int) (mapping, error) {
 	if err != nil {
 		return mapping{}, fmt.Errorf("mmap of %#x bytes: %w", end, err)
 	}
+	// What is the guest's has no place in a core dump of this process.
+	if err := unix.Madvise(whole, unix.MADV_DONTDUMP); err != nil {
+		unix.Munmap(whole)
+		return mapping{}, fmt.Errorf("keeping guest memory out of core dumps: %w", err)
+	}
 	return mapping{Region: r, data: whole[r.Offset:], whole: whole}, nil
 }
 

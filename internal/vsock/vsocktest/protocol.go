@@ -39,6 +39,7 @@ type op byte
 const (
 	opEcho    op = 'E' // send back what comes, to the end
 	opSink    op = 'S' // read n bytes, answer one
+	opZeros   op = 'N' // send n zero bytes, then end
 	opSource  op = 'G' // send n bytes of the pattern, then end
 	opDigest  op = 'H' // read to the end, answer count and SHA-256
 	opStall   op = 'D' // like opDigest, but only after opRelease of n
@@ -108,6 +109,11 @@ func (s *Server) answer(c vsock.CloseWriter) {
 	case opSink:
 		if _, err := transfer(io.Discard, io.LimitReader(c, int64(n))); err == nil {
 			c.Write([]byte{1})
+		}
+	case opZeros:
+		if _, err := transfer(c, io.LimitReader(zeros{}, int64(n))); err == nil {
+			c.CloseWrite()
+			io.Copy(io.Discard, c)
 		}
 	case opSource:
 		if _, err := transfer(c, newPattern(int64(n))); err == nil {
