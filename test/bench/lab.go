@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,12 +11,15 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ultravioletrs/cocos/internal/qemu"
 )
 
 const mib = 1 << 20
@@ -98,6 +103,19 @@ func (l *lab) data() (name string, digest [sha256.Size]byte, err error) {
 	}
 	l.dataFile, l.dataDigest = name, [sha256.Size]byte(h.Sum(nil))
 	return l.dataFile, l.dataDigest, nil
+}
+
+// qemu is the emulator that a Manager here would use.
+func (l *lab) qemu(ctx context.Context) (string, error) {
+	name := cmp.Or(os.Getenv("MANAGER_QEMU_BIN_PATH"), "qemu-system-x86_64")
+	if _, err := qemu.Probe(ctx, name); err != nil {
+		return "", fmt.Errorf("%w; scripts/qemu prints the path of one, fetching it where needed", err)
+	}
+	found, err := exec.LookPath(name)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(found)
 }
 
 // rate of the lab's size in MiB/s.

@@ -39,6 +39,7 @@ func benches() []bench {
 		{[]string{"upload_1gib", "upload_1gib_agent_rss"}, upload},
 		{[]string{"result_1gib", "result_1gib_agent_rss"}, result},
 		{[]string{"checksum_1gib"}, checksum},
+		{[]string{"boot_agent_ready"}, boot},
 		{sizeRows(), sizes},
 	}
 }

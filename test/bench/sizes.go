@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -9,8 +10,9 @@ import (
 	"github.com/ultravioletrs/cocos/hal"
 )
 
-// imageDir is where `make hal` puts the guest image.
-const imageDir = "cmd/manager/img"
+// imageDir is where the guest image is: where `make hal` puts it, unless the
+// Manager's own variable names another place.
+var imageDir = cmp.Or(os.Getenv("MANAGER_IMAGE_DIR"), "cmd/manager/img")
 
 var sized = []struct{ row, file string }{
 	{"size_kernel", filepath.Join(imageDir, hal.KernelFile)},
