@@ -50,7 +50,8 @@ func TestAuthenticate(t *testing.T) {
 			}
 			with := func(name string, values ...string) metadata.MD {
 				m := md.Copy()
-				m.Set(name, values...)
+				delete(m, name)
+				m.Append(name, values...)
 				return m
 			}
 			first := func(name string) string { return md.Get(name)[0] }

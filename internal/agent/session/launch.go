@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"regexp"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	guestv1 "github.com/ultravioletrs/cocos/api/guest/v1"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/keys"
@@ -34,11 +36,11 @@ var uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a
 
 // parseLaunch takes every field as a hostile host's.
 func parseLaunch(m *guestv1.Launch) (l Launch, err error) {
-	for name, part := range map[string]interface{ hasUnknown() bool }{
-		"launch": unknown{m}, "launch.config": unknown{m.GetConfig()}, "launch.network": unknown{m.GetNetwork()},
+	for name, part := range map[string]unknown{
+		"launch": {m}, "launch.config": {m.GetConfig()}, "launch.network": {m.GetNetwork()},
 	} {
 		if part.hasUnknown() {
-			return Launch{}, fmt.Errorf("%s has fields that this agent does not know; use a Manager of the image's version", name)
+			return Launch{}, unknownFields(name)
 		}
 	}
 	if !uuidPattern.MatchString(m.GetRunId()) {
@@ -52,6 +54,9 @@ func parseLaunch(m *guestv1.Launch) (l Launch, err error) {
 		return Launch{}, fmt.Errorf("launch.approvals has %d entries; at most %d are allowed", n, maxApprovals)
 	}
 	for i, a := range m.GetApprovals() {
+		if (unknown{a}).hasUnknown() {
+			return Launch{}, unknownFields(fmt.Sprintf("launch.approvals[%d]", i))
+		}
 		key, err := keys.ParsePublic(a.GetPublicKey())
 		if err != nil {
 			return Launch{}, fmt.Errorf("launch.approvals[%d].public_key: %w", i, err)
@@ -63,6 +68,15 @@ func parseLaunch(m *guestv1.Launch) (l Launch, err error) {
 	}
 	l.Config, err = parseConfig(m.GetConfig(), m.GetNetwork())
 	return l, err
+}
+
+// unknown tells whether a message came with fields of another version.
+type unknown struct{ m protoreflect.ProtoMessage }
+
+func (u unknown) hasUnknown() bool { return len(u.m.ProtoReflect().GetUnknown()) > 0 }
+
+func unknownFields(name string) error {
+	return fmt.Errorf("%s has fields that this agent does not know; use a Manager of the image's version", name)
 }
 
 func parseConfig(c *guestv1.AgentConfig, n *guestv1.Network) (out vm.AgentConfig, err error) {

@@ -3,8 +3,6 @@ package session
 import (
 	"context"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-
 	guestv1 "github.com/ultravioletrs/cocos/api/guest/v1"
 )
 
@@ -44,8 +42,3 @@ func (s *Session) send(ctx context.Context, stream guestv1.GuestService_SessionC
 		}
 	}
 }
-
-// unknown tells whether a message came with fields of another version.
-type unknown struct{ m protoreflect.ProtoMessage }
-
-func (u unknown) hasUnknown() bool { return len(u.m.ProtoReflect().GetUnknown()) > 0 }
