@@ -79,10 +79,11 @@ func TestUserHostWithVM(t *testing.T) {
 
 // The benchmark's helper gives figures; how high they are is not tested.
 func TestMeasureUserWithVM(t *testing.T) {
-	f, err := vsocktest.MeasureUser(t.Context())
+	figures, err := vsocktest.MeasureUser(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	f := figures[0]
 	for name, r := range map[string]vsocktest.Rates{"vsock": f.Vsock, "a pair of unix sockets": f.Reference} {
 		t.Logf("%s: %.1f MiB/s to the guest, %.1f MiB/s from it, %v round trip", name, r.ToGuest/(1<<20), r.FromGuest/(1<<20), r.RoundTrip)
 		if r.ToGuest <= 0 || r.FromGuest <= 0 || r.RoundTrip <= 0 {

@@ -40,8 +40,13 @@ func (l *lab) newParty() (party, error) {
 
 // manifest freezes a computation of that party alone.
 func (p party) manifest(algorithm manifest.Algorithm, datasets ...manifest.Dataset) (manifest.Frozen, error) {
+	return p.describe("", algorithm, datasets...)
+}
+
+// describe freezes one with a description.
+func (p party) describe(description string, algorithm manifest.Algorithm, datasets ...manifest.Dataset) (manifest.Frozen, error) {
 	m := manifest.Manifest{
-		Version: manifest.Version, ID: "bench", Name: "benchmark", TEE: manifest.TEENone,
+		Version: manifest.Version, ID: "bench", Name: "benchmark", Description: description, TEE: manifest.TEENone,
 		Algorithm: algorithm, Datasets: datasets, Consumers: []keys.Public{p.key.Public()},
 	}
 	if _, err := rand.Read(m.Nonce[:]); err != nil {

@@ -40,6 +40,8 @@ func benches() []bench {
 		{[]string{"result_1gib", "result_1gib_agent_rss"}, result},
 		{[]string{"checksum_1gib"}, checksum},
 		{[]string{"boot_agent_ready"}, boot},
+		{[]string{"vsock_throughput", "vsock_throughput_to_guest", "vsock_throughput_to_host", "vsock_roundtrip"}, vsockRates},
+		{[]string{"events_per_second"}, events},
 		{sizeRows(), sizes},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,7 +31,8 @@ func (l *lab) start(name string, env []string, args ...string) (*process, error)
 	}
 	defer out.Close()
 	p.cmd = exec.Command(args[0], args[1:]...)
-	p.cmd.Env = append(os.Environ(), env...)
+	// A Manager refuses variables that it does not know, and is given its own.
+	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MANAGER_") }), env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	// A Ctrl-C is for this program, which then stops what it started.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -47,31 +47,31 @@ func Measure(ctx context.Context, dial Dial) (f Figures, err error) {
 	return f, nil
 }
 
-// MeasureUser boots a VM on the built-in device, emulated, and measures. QEMU
-// and the guest image are found as in the tests.
-func MeasureUser(ctx context.Context) (f Figures, err error) {
+// MeasureUser boots a VM on the built-in device, emulated, and measures as often
+// as runs says. QEMU and the guest image are found as in the tests.
+func MeasureUser(ctx context.Context, runs int) ([]Figures, error) {
 	dir, err := os.MkdirTemp("", "vsock")
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	files, err := FindFiles(dir)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	socket := filepath.Join(dir, "vhost.sock")
 	host, err := vsock.NewUserHost(vsock.UserConfig{QEMUSocket: socket, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	defer host.Close()
 	sessions, err := host.Listen(SessionPort)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	vm, err := Start(files, Machine{Device: UserDevice(socket)}, dir)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	defer vm.Kill()
 	patience := 5 * time.Minute
@@ -80,10 +80,16 @@ func MeasureUser(ctx context.Context) (f Figures, err error) {
 	}
 	session, err := acceptSession(sessions, patience)
 	if err != nil {
-		return f, fmt.Errorf("%w\n%s", err, vm.Console())
+		return nil, fmt.Errorf("%w\n%s", err, vm.Console())
 	}
 	defer session.conn.Close()
-	return Measure(ctx, host.Dial)
+	figures := make([]Figures, runs)
+	for i := range figures {
+		if figures[i], err = Measure(ctx, host.Dial); err != nil {
+			return nil, err
+		}
+	}
+	return figures, nil
 }
 
 // UserDevice is QEMU's arguments for the built-in device at a socket.
