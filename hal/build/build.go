@@ -44,6 +44,9 @@ const (
 // stampFile remembers the inputs of what lies beside it.
 const stampFile = ".stamp.json"
 
+// partSuffix is in the names of files that are being written.
+const partSuffix = ".part-"
+
 // Config says what to build, where and from what.
 type Config struct {
 	Source      string // root of the source tree
@@ -78,7 +81,7 @@ func (b *builder) apt() (*debian.Apt, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := debian.NewApt(filepath.Join(b.CacheDir, "apt", Release), Release, debian.Suites(Release), m)
+	a := debian.NewApt(filepath.Join(b.CacheDir, "apt", Release), Release, debian.Suites(Release), m, b.Log)
 	a.Keyring = b.Keyring
 	return a, nil
 }
@@ -115,6 +118,9 @@ func Build(ctx context.Context, cfg Config) (hal.Image, error) {
 	if err := os.MkdirAll(b.Out, 0o755); err != nil {
 		return hal.Image{}, fmt.Errorf("making the image's folder: %w", err)
 	}
+	if err := removeAll(filepath.Join(b.Out, ".*"+partSuffix+"*")); err != nil {
+		return hal.Image{}, err
+	}
 	work, err := b.workFolder()
 	if err != nil {
 		return hal.Image{}, err
@@ -127,23 +133,31 @@ func Build(ctx context.Context, cfg Config) (hal.Image, error) {
 	return img, nil
 }
 
-// workFolder makes an empty folder and removes those that a killed run left;
-// the cache's lock is held.
+// workFolder makes an empty folder. The cache's lock is held, so what is there
+// already belongs to nobody.
 func (b *builder) workFolder() (string, error) {
-	old, err := filepath.Glob(filepath.Join(b.CacheDir, "build-*"))
-	if err != nil {
+	if err := removeAll(filepath.Join(b.CacheDir, "build-*")); err != nil {
 		return "", err
-	}
-	for _, dir := range old {
-		if err := os.RemoveAll(dir); err != nil {
-			return "", fmt.Errorf("removing what an earlier run left: %w", err)
-		}
 	}
 	work, err := os.MkdirTemp(b.CacheDir, "build-*")
 	if err != nil {
 		return "", fmt.Errorf("making a work folder: %w", err)
 	}
 	return work, nil
+}
+
+// removeAll removes what a killed run left under pattern.
+func removeAll(pattern string) error {
+	old, err := filepath.Glob(pattern)
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		if err := os.RemoveAll(name); err != nil {
+			return fmt.Errorf("removing what an earlier run left: %w", err)
+		}
+	}
+	return nil
 }
 
 func (b *builder) build(ctx context.Context, lock debian.Lock, work string) (hal.Image, error) {
@@ -308,7 +322,7 @@ func install(tmp, dir, name string) (hal.File, error) {
 		return hal.File{}, err
 	}
 	defer in.Close()
-	out, err := os.CreateTemp(dir, "."+name+"-*")
+	out, err := os.CreateTemp(dir, "."+name+partSuffix+"*")
 	if err != nil {
 		return hal.File{}, fmt.Errorf("writing %s: %w", filepath.Join(dir, name), err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ultravioletrs/cocos/hal/progress"
 )
 
 // Keyring is where Debian systems keep the archive's public keys
@@ -30,6 +33,7 @@ type Apt struct {
 	Suites  []string
 	Mirror  Mirror
 	Keyring string // file with the archive's public keys
+	Log     *progress.Log
 }
 
 // Suites of a release: the release, its updates and, from the security
@@ -39,8 +43,8 @@ func Suites(release string) []string {
 }
 
 // NewApt returns an Apt for suites of release, with the state in dir.
-func NewApt(dir, release string, suites []string, m Mirror) *Apt {
-	return &Apt{Dir: dir, Release: release, Suites: suites, Mirror: m, Keyring: Keyring}
+func NewApt(dir, release string, suites []string, m Mirror, log *progress.Log) *Apt {
+	return &Apt{Dir: dir, Release: release, Suites: suites, Mirror: m, Keyring: Keyring, Log: log}
 }
 
 // Update fetches the signed indexes. It fails when any of them is missing, not
@@ -154,12 +158,33 @@ func (a *Apt) run(ctx context.Context, tool string, args ...string) (string, err
 	cmd := exec.CommandContext(ctx, tool, append(a.options(), args...)...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	w := io.MultiWriter(&out, &fetches{log: a.Log})
+	cmd.Stdout, cmd.Stderr = w, w
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
 	return out.String(), err
+}
+
+// fetches passes on the lines in which apt says what it fetches, and its size.
+type fetches struct {
+	log  *progress.Log
+	rest []byte
+}
+
+func (f *fetches) Write(b []byte) (int, error) {
+	f.rest = append(f.rest, b...)
+	for {
+		line, rest, ok := bytes.Cut(f.rest, []byte("\n"))
+		if !ok {
+			return len(b), nil
+		}
+		if bytes.HasPrefix(line, []byte("Get:")) {
+			f.log.Printf("  %s", line)
+		}
+		f.rest = rest
+	}
 }
 
 var fieldRE = regexp.MustCompile(`(?m)^(Codename|Date): (.*)$`)
@@ -288,7 +313,7 @@ func (a *Apt) Verify(ctx context.Context, pkgs []Package) error {
 		}
 	}
 	if len(gone) > 0 {
-		return fmt.Errorf("Debian's signed indexes on the mirror no longer list %s: run `make hal-update` to take the current versions, or point %s at an archive that keeps old ones", strings.Join(gone, ", "), MirrorVariable)
+		return fmt.Errorf("the mirror's indexes, as Debian signed them, no longer list %s: run `make hal-update` to take the current versions, or point %s at an archive that keeps old ones", strings.Join(gone, ", "), MirrorVariable)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 var (
@@ -238,6 +239,27 @@ func TestFetchTriesAgain(t *testing.T) {
 	}
 	if err := c.Check(app.locked(t)); err != nil || !broken {
 		t.Errorf("%v, broken %v", err, broken)
+	}
+}
+
+// A server that falls silent is left, and tried again.
+func TestFetchLeavesSilentServer(t *testing.T) {
+	r := newRepo(t)
+	r.publish(t, "trixie", app)
+	r.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r.mu.Lock()
+		r.hits = append(r.hits, q.URL.Path)
+		r.mu.Unlock()
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte("some"))
+		_ = http.NewResponseController(w).Flush()
+		<-q.Context().Done()
+	})
+	c := NewCache(t.TempDir(), quiet())
+	c.Stall = 50 * time.Millisecond
+	wantError(t, c.Fetch(t.Context(), r.mirror(), []Package{app.locked(t)}), "app 1.0-1", "sent nothing for")
+	if n := r.requests("/pool/"); n != attempts {
+		t.Errorf("%d requests, want %d", n, attempts)
 	}
 }
 

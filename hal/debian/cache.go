@@ -23,6 +23,9 @@ import (
 // parallel is how many packages are downloaded at a time.
 const parallel = 4
 
+// stall is how long a server may send nothing before a download is tried again.
+const stall = time.Minute
+
 // attempts is how often a download is tried when the connection breaks.
 const attempts = 3
 
@@ -52,13 +55,13 @@ type Cache struct {
 	Dir    string
 	Client *http.Client
 	Log    *progress.Log
+	Stall  time.Duration // how long a server may send nothing
 }
 
 // NewCache returns the cache in dir. It goes through the proxy of the
 // environment or else the one of apt's configuration.
 func NewCache(dir string, log *progress.Log) *Cache {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.ResponseHeaderTimeout = 60 * time.Second
 	aptProxy := sync.OnceValues(aptProxy)
 	t.Proxy = func(r *http.Request) (*url.URL, error) {
 		if u, err := http.ProxyFromEnvironment(r); u != nil || err != nil {
@@ -66,7 +69,7 @@ func NewCache(dir string, log *progress.Log) *Cache {
 		}
 		return aptProxy()
 	}
-	return &Cache{Dir: dir, Client: &http.Client{Transport: t}, Log: log}
+	return &Cache{Dir: dir, Client: &http.Client{Transport: t}, Log: log, Stall: stall}
 }
 
 func aptProxy() (*url.URL, error) {
@@ -185,6 +188,17 @@ func (c *Cache) fetch(ctx context.Context, m Mirror, p Package, bar *progress.Ba
 type finalError struct{ error }
 
 func (c *Cache) download(ctx context.Context, u string, p Package, bar *progress.Bar) (n int64, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(c.Stall, func() {
+		cancel(fmt.Errorf("the mirror sent nothing for %s", progress.Duration(c.Stall)))
+	})
+	defer watch.Stop()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
 		return 0, finalError{err}
@@ -207,7 +221,10 @@ func (c *Cache) download(ctx context.Context, u string, p Package, bar *progress
 	defer os.Remove(f.Name())
 	defer f.Close()
 	h := sha256.New()
-	n, err = io.Copy(io.MultiWriter(f, h, counter{bar}), io.LimitReader(resp.Body, p.Size+1))
+	n, err = io.Copy(io.MultiWriter(f, h, counter(func(n int) {
+		watch.Reset(c.Stall)
+		bar.Add(int64(n))
+	})), io.LimitReader(resp.Body, p.Size+1))
 	if err != nil {
 		return n, err
 	}
@@ -229,10 +246,10 @@ func (c *Cache) download(ctx context.Context, u string, p Package, bar *progress
 	return n, nil
 }
 
-type counter struct{ bar *progress.Bar }
+type counter func(n int)
 
 func (c counter) Write(b []byte) (int, error) {
-	c.bar.Add(int64(len(b)))
+	c(len(b))
 	return len(b), nil
 }
 

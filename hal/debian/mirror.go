@@ -140,7 +140,32 @@ func readSources(etcApt string) ([]source, error) {
 			all = append(all, parseOneLine(string(b))...)
 		}
 	}
-	return all, nil
+	return reachable(all), nil
+}
+
+// reachable keeps the sources that are served over http or https. Cloud images
+// name a file with the URLs of mirrors instead (apt-transport-mirror(1)): its
+// first one counts.
+func reachable(all []source) []source {
+	var out []source
+	for _, s := range all {
+		if file, ok := strings.CutPrefix(s.uri, "mirror+file:"); ok {
+			b, err := os.ReadFile(path.Clean("/" + file))
+			if err != nil {
+				continue // apt could not use it either
+			}
+			for line := range strings.Lines(string(b)) {
+				if f := strings.Fields(line); len(f) > 0 && isHTTP(f[0]) {
+					s.uri = f[0]
+					break
+				}
+			}
+		}
+		if isHTTP(s.uri) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // parseOneLine reads lines "deb [options] URI suite component...".
@@ -159,7 +184,7 @@ func parseOneLine(text string) []source {
 				continue
 			}
 		}
-		if f := strings.Fields(rest); len(f) >= 3 && isHTTP(f[0]) {
+		if f := strings.Fields(rest); len(f) >= 3 {
 			all = append(all, source{f[0], f[1], f[2:]})
 		}
 	}
@@ -174,9 +199,7 @@ func parseDeb822(text string) []source {
 		}
 		for _, uri := range strings.Fields(st["uris"]) {
 			for _, suite := range strings.Fields(st["suites"]) {
-				if isHTTP(uri) {
-					all = append(all, source{uri, suite, strings.Fields(st["components"])})
-				}
+				all = append(all, source{uri, suite, strings.Fields(st["components"])})
 			}
 		}
 	}

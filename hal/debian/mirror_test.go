@@ -70,6 +70,27 @@ deb http://sec.example/debian-security/ trixie-security main
 	}
 }
 
+// Debian's cloud images name their mirrors in files.
+func TestFindMirrorInFile(t *testing.T) {
+	dir := etcApt(t, map[string]string{
+		"mirrors/debian.list":   "# first\nhttps://mirror.example/debian\tpriority:1\nhttps://other.example/debian\n",
+		"mirrors/security.list": "https://mirror.example/debian-security\n",
+	})
+	text := "Types: deb deb-src\nURIs: mirror+file://" + dir + "/mirrors/debian.list\nSuites: trixie trixie-updates\nComponents: main\n\n" +
+		"Types: deb\nURIs: mirror+file:" + dir + "/mirrors/security.list\nSuites: trixie-security\nComponents: main\n\n" +
+		"Types: deb\nURIs: mirror+file:/nonexistent\nSuites: trixie\nComponents: main\n"
+	if err := os.MkdirAll(filepath.Join(dir, "sources.list.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "sources.list.d/debian.sources"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want := Mirror{"https://mirror.example/debian", "https://mirror.example/debian-security"}
+	if got, err := FindMirror(func(string) string { return "" }, dir); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+}
+
 func TestFindMirrorRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		env   string

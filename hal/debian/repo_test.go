@@ -192,7 +192,7 @@ func quiet() *progress.Log { return progress.New(io.Discard, false, time.Now) }
 
 func newTestApt(t *testing.T, r *repo) *Apt {
 	t.Helper()
-	a := NewApt(filepath.Join(t.TempDir(), "apt"), "trixie", Suites("trixie"), r.mirror())
+	a := NewApt(filepath.Join(t.TempDir(), "apt"), "trixie", Suites("trixie"), r.mirror(), quiet())
 	a.Keyring = keyring(t, r.key)
 	return a
 }

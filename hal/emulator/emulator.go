@@ -202,7 +202,7 @@ func (f *Finder) fetch(ctx context.Context, dir, codename string, least version)
 		return "", err
 	}
 	from := suites[codename]
-	a := debian.NewApt(filepath.Join(f.CacheDir, "apt", "qemu-"+codename), codename, from, mirror)
+	a := debian.NewApt(filepath.Join(f.CacheDir, "apt", "qemu-"+codename), codename, from, mirror, f.Log)
 	done := f.Log.Stage("fetching the indexes of %s for QEMU and checking their signatures", from[0])
 	if err := a.Update(ctx); err != nil {
 		return "", err
@@ -241,6 +241,15 @@ exec "$r/usr/bin/` + Program + `" -L "$r/usr/share/qemu" -L "$r/usr/share/seabio
 `
 
 func unpack(ctx context.Context, dir, codename string, cache *debian.Cache, pkgs []debian.Package, least version) (string, error) {
+	old, err := filepath.Glob(filepath.Join(dir, ".unpacking-*"))
+	if err != nil {
+		return "", err
+	}
+	for _, d := range old { // left by a killed run: the lock is held
+		if err := os.RemoveAll(d); err != nil {
+			return "", err
+		}
+	}
 	tmp, err := os.MkdirTemp(dir, ".unpacking-*")
 	if err != nil {
 		return "", err
