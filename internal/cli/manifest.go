@@ -3,7 +3,11 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -170,6 +174,9 @@ func freezeDraft(name string, raw []byte) (manifest.Frozen, error) {
 		"correct what is named; docs/manifest.md has each field")
 }
 
+// maxSeconds is what a time.Duration holds.
+const maxSeconds = math.MaxInt64 / int64(time.Second)
+
 // summary tells people what a manifest means.
 func summary(f *manifest.Frozen) string {
 	var b strings.Builder
@@ -188,10 +195,39 @@ func summary(f *manifest.Frozen) string {
 	} else {
 		line("protection", "%s, attested TLS %t", f.TEE, f.AttestedTLS)
 	}
-	line("algorithm", "%s, %s, sha256 %s", f.Algorithm.Type, size(f.Algorithm.Size), f.Algorithm.SHA256)
-	line("", "by %s", f.Algorithm.Provider.Fingerprint())
+	if f.Description != "" {
+		line("", "%s", f.Description)
+	}
+	alg := &f.Algorithm
+	line("algorithm", "%s, %s, sha256 %s", alg.Type, size(alg.Size), alg.SHA256)
+	line("", "by %s", alg.Provider.Fingerprint())
+	if len(alg.Args) > 0 {
+		line("arguments", "%q", alg.Args)
+	}
+	for _, name := range slices.Sorted(maps.Keys(alg.Env)) {
+		line("variable", "%s=%q", name, alg.Env[name])
+	}
+	for _, l := range []struct {
+		name  string
+		value int64
+		text  string
+	}{
+		{"memory", alg.Limits.MemoryBytes, size(alg.Limits.MemoryBytes)},
+		{"processes", alg.Limits.Processes, fmt.Sprint(alg.Limits.Processes)},
+		{"time", alg.Limits.Seconds, brief(time.Duration(min(alg.Limits.Seconds, maxSeconds)) * time.Second)},
+		{"output", alg.Limits.OutputBytes, size(alg.Limits.OutputBytes)},
+		{"result", f.Outputs.ResultMax, size(f.Outputs.ResultMax)},
+	} {
+		if l.value > 0 {
+			line("limit", "%s: %s", l.name, l.text)
+		}
+	}
 	for _, d := range f.Datasets {
-		line("dataset", "%s, %s, sha256 %s", d.Name, size(d.Size), d.SHA256)
+		kind := "file"
+		if d.UnpackedMax > 0 {
+			kind = "folder of at most " + size(d.UnpackedMax)
+		}
+		line("dataset", "%s, %s, %s, sha256 %s", d.Name, kind, size(d.Size), d.SHA256)
 		line("", "by %s", d.Provider.Fingerprint())
 	}
 	each("consumer", f.Consumers)
