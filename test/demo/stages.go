@@ -252,6 +252,9 @@ func (d *demo) follow(p *process, limit time.Duration, what string, done func(en
 			if ok, err := done(e); ok || err != nil {
 				return ok, err
 			}
+			if e.Kind == "vm.exited" || e.Kind == "vm.lost" {
+				return false, fmt.Errorf("the VM ended while the demo waited for %s; the last lines of its console:\n%s", what, e.Attributes["console"])
+			}
 		}
 	})
 }

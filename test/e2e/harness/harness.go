@@ -1,0 +1,319 @@
+// Package harness puts a host together for end-to-end tests: a computations
+// server in the test's own process, a real Manager process, and whatever VMs it
+// boots. A test talks to the agent through the cocos-cli binary alone.
+//
+// It needs the guest image (make hal) and a QEMU (MANAGER_QEMU_BIN_PATH, or one
+// on PATH that the Manager accepts). Without them a test fails. Everything that
+// was started is gone when the test ends, VMs included.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
+	shimv1 "github.com/ultravioletrs/cocos/api/shim/v1"
+	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/test/computations/server"
+)
+
+// Limits on waiting. An emulated VM on a busy machine is slow.
+const (
+	BootLimit = 5 * time.Minute
+	RunLimit  = 10 * time.Minute
+	EndLimit  = 2 * time.Minute
+)
+
+// Root is the source tree.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..", "..")
+}
+
+// Image is a file of the guest image that `make hal` built.
+func Image(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(Root(), "cmd", "manager", "img", name)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("the guest image is missing: %v; run: make hal", err)
+	}
+	return path
+}
+
+// built are the binaries, made once for a test process.
+var built = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "cocos-bin-"); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"manager", "cli"} {
+		if err := build(filepath.Join(dir, "cocos-"+name), "./cmd/"+name); err != nil {
+			return dir, err
+		}
+	}
+	return dir, nil
+})
+
+func build(out, pkg string) error {
+	cmd := exec.Command("go", "build", "-o", out, pkg)
+	cmd.Dir = Root()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", pkg, err, b)
+	}
+	return nil
+}
+
+// Main is TestMain's body: it removes the binaries when the tests are over.
+func Main(m *testing.M) {
+	code := m.Run()
+	if dir, _ := built(); dir != "" {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// Algorithm builds the static test algorithm, test/e2e/algorithms/probe.
+func Algorithm(t testing.TB) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "probe")
+	if err := build(out, "./test/e2e/algorithms/probe"); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Host is one machine with its Manager, and the server that it serves.
+type Host struct {
+	Server *server.Server
+	// StateDir is the Manager's.
+	StateDir string
+
+	t       testing.TB
+	bin     string
+	dir     string
+	env     []string
+	verdict func(*eventv1.Event) server.Verdict
+	manager *exec.Cmd
+	runs    []*Run
+}
+
+// Option changes a Host before its Manager starts.
+type Option func(*Host)
+
+// Env sets a variable of the Manager, as "NAME=value".
+func Env(v string) Option { return func(h *Host) { h.env = append(h.env, v) } }
+
+// Verdict decides what the server does with each event.
+func Verdict(f func(*eventv1.Event) server.Verdict) Option {
+	return func(h *Host) { h.verdict = f }
+}
+
+// Start starts a server and a Manager.
+func Start(t testing.TB, opts ...Option) *Host {
+	t.Helper()
+	Image(t, "image.json")
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Not t.TempDir: the sockets of a VM need a short path.
+	dir, err := os.MkdirTemp("", "cocos-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Host{t: t, bin: bin, dir: dir, StateDir: filepath.Join(dir, "state")}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the logs are kept in %s", dir)
+			return
+		}
+		os.RemoveAll(dir)
+	})
+	address := h.serve()
+	port := 20000 + 20*rand.IntN(500) // tests of other packages run beside this one
+	h.env = []string{
+		"MANAGER_GRPC_URL=" + address,
+		"MANAGER_GRPC_SERVER_CA_CERTS=" + filepath.Join(dir, "ca.pem"),
+		"MANAGER_STATE_DIR=" + h.StateDir,
+		"MANAGER_LOG_LEVEL=debug",
+		"MANAGER_QEMU_HOST_FWD_ADDR=127.0.0.1",
+		fmt.Sprintf("MANAGER_QEMU_HOST_FWD_AGENT=%d", port),
+		fmt.Sprintf("MANAGER_QEMU_HOST_FWD_RANGE=%d-%d", port, port+19),
+	}
+	for _, o := range opts {
+		o(h)
+	}
+	t.Cleanup(h.end)
+	h.StartManager()
+	return h
+}
+
+// serve starts the computations server; the test's end stops it.
+func (h *Host) serve() (address string) {
+	h.t.Helper()
+	cert, ca, err := server.SelfSigned("127.0.0.1")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(h.dir, "ca.pem"), ca, 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	h.Server, err = server.New(server.Config{
+		TLS:     &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13},
+		Journal: filepath.Join(h.dir, "events.jsonl"),
+		Verdict: func(e *eventv1.Event) server.Verdict {
+			if h.verdict == nil {
+				return server.Ack
+			}
+			return h.verdict(e)
+		},
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Server.Serve(ctx, l) }()
+	h.t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			h.t.Errorf("the computations server: %v", err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// StartManager starts the Manager process, again after KillManager.
+func (h *Host) StartManager() {
+	h.t.Helper()
+	log, err := os.OpenFile(filepath.Join(h.dir, "manager.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(h.bin, "cocos-manager"))
+	cmd.Dir = Root()
+	cmd.Env = append(os.Environ(), h.env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.manager = cmd
+}
+
+// ManagerReady waits until the Manager has checked its host and greets the
+// server.
+func (h *Host) ManagerReady() {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), BootLimit)
+	defer cancel()
+	if _, err := h.Server.Hello(ctx, 1); err != nil {
+		h.t.Fatalf("%v\n%s", err, h.ManagerLog())
+	}
+}
+
+// KillManager kills the Manager with SIGKILL.
+func (h *Host) KillManager() {
+	h.t.Helper()
+	if err := h.manager.Process.Kill(); err != nil {
+		h.t.Fatal(err)
+	}
+	_ = h.manager.Wait() // its status is the signal
+	h.manager = nil
+}
+
+// ManagerLog returns what the Manager has logged.
+func (h *Host) ManagerLog() string {
+	b, err := os.ReadFile(filepath.Join(h.dir, "manager.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// end stops every VM and the Manager.
+func (h *Host) end() {
+	for _, r := range h.runs {
+		if r.removed() || h.manager == nil {
+			continue
+		}
+		if err := h.Server.Stop(r.ID); err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), EndLimit)
+			if _, err := h.Server.EventOfKind(ctx, r.ID, vm.EventRemoved); err != nil {
+				h.t.Errorf("stopping run %s: %v", r.ID, err)
+			}
+			cancel()
+		}
+	}
+	if h.manager != nil {
+		if err := h.manager.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			h.t.Error(err)
+		}
+		ended := make(chan struct{})
+		go func() { _ = h.manager.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			h.t.Error("the Manager did not end within 30 s of SIGTERM and was killed")
+			_ = h.manager.Process.Kill()
+			<-ended
+		}
+	}
+	h.sweep()
+	if h.t.Failed() {
+		h.t.Logf("the Manager's log:\n%s", h.ManagerLog())
+	}
+}
+
+// sweep ends the shims that a failed test left behind.
+func (h *Host) sweep() {
+	sockets, _ := filepath.Glob(filepath.Join(h.StateDir, vm.VMsDir, "*", "shim.sock"))
+	for _, s := range sockets {
+		conn, err := grpc.NewClient("unix:"+s, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		_, err = shimv1.NewShimServiceClient(conn).Stop(ctx, &shimv1.StopRequest{GraceSeconds: 1})
+		if err == nil {
+			h.t.Logf("a shim was left behind and told to stop: %s", s)
+		}
+		cancel()
+		conn.Close()
+	}
+}
+
+// CLI runs cocos-cli to its end.
+func (h *Host) CLI(args ...string) (stdout, stderr string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), RunLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(h.bin, "cocos-cli"), args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	if err != nil {
+		err = fmt.Errorf("cocos-cli %s: %w\n%s", strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), errs.String(), err
+}

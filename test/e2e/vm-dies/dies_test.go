@@ -1,0 +1,88 @@
+// Package dies shows what is reported of a VM that dies.
+package dies
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/test/computations/server"
+	"github.com/ultravioletrs/cocos/test/e2e/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+func TestQEMUKilled(t *testing.T) {
+	h := harness.Start(t)
+	r := h.Submit(server.Computation{Algorithm: harness.Algorithm(t), Args: []string{"sum"}}, nil)
+	r.Ready()
+	pid, err := strconv.Atoi(r.Event(vm.EventBooting, harness.EndLimit).GetAttributes()["qemu_pid"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	exited := r.Event(vm.EventExited, harness.EndLimit).GetAttributes()
+	if got, want := exited["exit_status"], strconv.Itoa(128+int(syscall.SIGKILL)); got != want {
+		t.Errorf("exit status %q, want %q", got, want)
+	}
+	if strings.TrimSpace(exited["console"]) == "" {
+		t.Error("no line of the console came with it")
+	}
+	r.Event(vm.EventRemoved, harness.EndLimit)
+	if _, err := os.Stat(string(r.Dir())); !os.IsNotExist(err) {
+		t.Errorf("the VM's folder is still there: %v", err)
+	}
+}
+
+func TestGuestPanics(t *testing.T) {
+	// A kernel that finds no first process says so on its console and ends.
+	empty := t.TempDir() + "/rootfs.cpio.gz"
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := harness.Start(t, harness.Env("MANAGER_QEMU_DISK_IMG_ROOTFS_FILE="+empty))
+	r := h.Submit(server.Computation{Algorithm: harness.Algorithm(t), Args: []string{"sum"}}, nil)
+	exited := r.Event(vm.EventExited, harness.BootLimit).GetAttributes()
+	if !strings.Contains(exited["console"], "Kernel panic") {
+		t.Errorf("the console's last lines do not tell of the panic:\n%s", exited["console"])
+	}
+	r.Event(vm.EventRemoved, harness.EndLimit)
+}
+
+func TestShimKilled(t *testing.T) {
+	h := harness.Start(t)
+	r := h.Submit(server.Computation{Algorithm: harness.Algorithm(t), Args: []string{"sum"}}, nil)
+	r.Ready()
+	qemu, err := strconv.Atoi(r.Event(vm.EventBooting, harness.EndLimit).GetAttributes()["qemu_pid"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(parent(t, qemu), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.Event(vm.EventLost, harness.EndLimit)
+	r.Event(vm.EventRemoved, harness.EndLimit)
+	if err := syscall.Kill(qemu, 0); err == nil {
+		t.Error("QEMU outlived its shim")
+	}
+}
+
+// parent reads a process's parent, field 4 of proc_pid_stat(5).
+func parent(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	ppid, err := strconv.Atoi(strings.Fields(rest)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ppid
+}
