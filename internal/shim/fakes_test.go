@@ -217,7 +217,7 @@ type runningShim struct {
 
 func startShim(t *testing.T, dir vm.Dir, change func(*Config)) *runningShim {
 	t.Helper()
-	c := Config{Dir: dir, NewHost: unixHost, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	c := Config{Dir: dir, NewHost: unixHost, StopGrace: 10 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	if change != nil {
 		change(&c)
 	}

@@ -44,7 +44,7 @@ func TestLifeOfAVM(t *testing.T) {
 	if _, err := s.api.Release(t.Context(), &shimv1.ReleaseRequest{}); status.Code(err) != codes.FailedPrecondition {
 		t.Fatalf("released while the VM runs: %v", err)
 	}
-	if _, err := s.api.Stop(t.Context(), &shimv1.StopRequest{}); err != nil {
+	if _, err := s.api.Stop(t.Context(), &shimv1.StopRequest{GraceSeconds: 600}); err != nil {
 		t.Fatal(err)
 	}
 	if g.next().GetStop() == nil {
