@@ -78,22 +78,25 @@ func explain(out string, err error) error {
 	var lines []string
 	for line := range strings.Lines(out) {
 		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "E:") || strings.HasPrefix(line, "W:") || strings.HasPrefix(line, "Err:") {
+		if (strings.HasPrefix(line, "E:") || strings.HasPrefix(line, "W:")) && !strings.Contains(line, "old ones used instead") {
 			lines = append(lines, line)
 		}
 	}
 	text := strings.Join(lines, "; ")
+	if text == "" {
+		text = strings.TrimSpace(out)
+	}
+	has := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
+	}
 	hint := "check the network, a proxy in apt's configuration, or set " + MirrorVariable
 	switch {
-	case text == "":
-		text = strings.TrimSpace(out)
-	case strings.Contains(text, "not signed") || strings.Contains(text, "signature") || strings.Contains(text, "NO_PUBKEY") ||
-		strings.Contains(text, "Sub-process /usr/bin/sqv"):
+	case has("not signed", "signature", "NO_PUBKEY", "/sqv"):
 		hint = "the mirror's index is not signed by a key of Debian's archive keyring on this machine: update the package debian-archive-keyring, or use another mirror (" + MirrorVariable + ")"
-	case strings.Contains(text, "Hash Sum mismatch") || strings.Contains(text, "unexpected size"):
+	case has("Hash Sum mismatch", "unexpected size"):
 		hint = "the mirror served a file that differs from what Debian signed: try again later, or use another mirror (" + MirrorVariable + ")"
 	}
-	return fmt.Errorf("%w: %s: %s", err, text, hint)
+	return fmt.Errorf("%s; apt-get update ended with %w: %s", hint, err, text)
 }
 
 func (a *Apt) writeState() error {
