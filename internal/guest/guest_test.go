@@ -1,0 +1,249 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ultravioletrs/cocos/hal/verity"
+	"github.com/ultravioletrs/cocos/internal/vm"
+)
+
+func TestRunStopsAtTheFirstFailure(t *testing.T) {
+	var ran []string
+	phase := func(name string, err error) Phase {
+		return Phase{name, func(context.Context) error {
+			ran = append(ran, name)
+			return err
+		}}
+	}
+	broken := errors.New("broken")
+	err := Run(t.Context(), []Phase{phase("one", nil), phase("two", broken), phase("three", nil)})
+	if !errors.Is(err, broken) || err.Error() != `phase "two": broken` {
+		t.Errorf("Run: %v", err)
+	}
+	if !slices.Equal(ran, []string{"one", "two"}) {
+		t.Errorf("ran %q", ran)
+	}
+}
+
+func TestRunStopsWithItsContext(t *testing.T) {
+	cause := errors.New("the host asked to stop")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	err := Run(ctx, []Phase{
+		{"one", func(context.Context) error { cancel(cause); return nil }},
+		{"two", func(context.Context) error { t.Error("phase two ran"); return nil }},
+	})
+	if !errors.Is(err, cause) || !strings.Contains(err.Error(), `"two"`) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestSayIsOneLine(t *testing.T) {
+	var b bytes.Buffer
+	Say(&b, "bad\nname %q\x1b[2J", "x")
+	if got := b.String(); got != "cocos: bad name \"x\" [2J\n" {
+		t.Errorf("said %q", got)
+	}
+}
+
+func TestParseCommandLine(t *testing.T) {
+	p := verity.Params{RootHash: [32]byte{1}, Salt: [32]byte{2}, DataBlocks: 7}
+	runtime := "cocos.runtime=" + p.String()
+	tests := []struct {
+		name, line string
+		want       *verity.Params
+		err        string
+	}{
+		{name: "empty"},
+		{name: "the kernel's own", line: "console=ttyS0 quiet panic=-1 acocos.x=1\n"},
+		{name: "a runtime disk", line: "console=ttyS0 " + runtime + " quiet\n", want: &p},
+		{name: "twice", line: runtime + " " + runtime, err: "cocos.runtime is given twice"},
+		{name: "unknown", line: "cocos.debug=1", err: "cocos.debug is not a parameter"},
+		{name: "unknown without value", line: "cocos.shell", err: "cocos.shell is not a parameter"},
+		{name: "quoted", line: `"cocos.debug=1"`, err: "is not a parameter"},
+		{name: "without value", line: "cocos.runtime", err: "cocos.runtime"},
+		{name: "malformed", line: runtime + "0", err: "cocos.runtime"},
+		{name: "other format", line: "cocos.runtime=md5:1:2:3", err: "cocos.runtime"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := ParseCommandLine(tt.line)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("error %v; want %q in it", err, tt.err)
+				}
+				if got.Runtime != nil {
+					t.Error("an error came with a value")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (got.Runtime == nil) != (tt.want == nil) || got.Runtime != nil && *got.Runtime != *tt.want {
+				t.Errorf("runtime %v; want %v", got.Runtime, tt.want)
+			}
+		})
+	}
+}
+
+func TestParseModules(t *testing.T) {
+	got, err := parseModules("/lib/modules/a.ko\n/lib/modules/b.ko\n")
+	if err != nil || !slices.Equal(got, []string{"/lib/modules/a.ko", "/lib/modules/b.ko"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := parseModules(""); err != nil || len(got) > 0 {
+		t.Errorf("empty list: %q, %v", got, err)
+	}
+	for _, list := range []string{"a.ko\n", "/lib/../a.ko\n", "/a.ko\n\n/b.ko\n", "/a.ko \n "} {
+		if _, err := parseModules(list); err == nil || !strings.Contains(err.Error(), "line ") {
+			t.Errorf("list %q: %v; want a refusal that names the line", list, err)
+		}
+	}
+}
+
+func TestLoadModuleNamesWhatIsMissing(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "missing.ko")
+	if err := loadModule(name); err == nil || !strings.Contains(err.Error(), name) {
+		t.Errorf("loading a missing module: %v", err)
+	}
+	if err := os.WriteFile(name, []byte("not a module"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := loadModule(name); err == nil || !strings.Contains(err.Error(), name) {
+		t.Errorf("loading what is no module: %v", err)
+	}
+}
+
+func TestCheckRDRAND(t *testing.T) {
+	cpu := func(flags string) string { return "processor\t: 0\nflags\t\t: " + flags + "\nbugs\t\t: \n\n" }
+	for name, tt := range map[string]struct{ cpuinfo, want string }{
+		"there":           {cpu("fpu rdrand sse") + cpu("rdrand"), ""},
+		"missing":         {cpu("fpu rdseed sse"), "CPU 0 has no RDRAND"},
+		"missing on one":  {cpu("rdrand") + cpu("fpu"), "CPU 1 has no RDRAND"},
+		"a longer word":   {cpu("fpu nordrand"), "no RDRAND"},
+		"nothing is said": {"processor : 0\n", "not known"},
+		"empty":           {"", "not known"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := checkRDRAND(strings.NewReader(tt.cpuinfo))
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("error %v; want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestFindDisk(t *testing.T) {
+	disk := func(t *testing.T, sys, name, sectors string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(sys, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(sys, name, "size"), []byte(sectors), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		disks map[string]string
+		want  string
+		err   string
+	}{
+		"one":         {map[string]string{"vda": "16\n", "loop0": "8\n"}, "vda", ""},
+		"larger":      {map[string]string{"vdb": "1024\n"}, "vdb", ""},
+		"none":        {map[string]string{"loop0": "16\n"}, "", "has none"},
+		"two":         {map[string]string{"vda": "16\n", "vdb": "16\n"}, "", "vda vdb"},
+		"too small":   {map[string]string{"vda": "15\n"}, "", "has 7680 bytes"},
+		"size unread": {map[string]string{"vda": "x\n"}, "", "size"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sys := t.TempDir()
+			for n, s := range tt.disks {
+				disk(t, sys, n, s)
+			}
+			got, err := findDisk(sys, 8192)
+			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%q, %v; want %q, %q", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+func TestCheckNetwork(t *testing.T) {
+	tests := []struct{ address, gateway, want string }{
+		{"10.0.2.15/24", "10.0.2.2", ""},
+		{"10.0.2.15/24", "", ""},
+		{"192.168.0.1/30", "192.168.0.2", ""},
+		{"", "", "network.address is missing"},
+		{"fec0::2/64", "fec0::1", "not IPv4"},
+		{"10.0.2.15/31", "10.0.2.14", "prefix length"},
+		{"10.0.2.15/32", "", "prefix length"},
+		{"10.0.2.15/7", "", "prefix length"},
+		{"10.0.2.0/24", "", "not the address of a host"},
+		{"10.0.2.255/24", "", "not the address of a host"},
+		{"10.255.255.255/8", "", "not the address of a host"},
+		{"127.0.0.2/8", "", "not the address of a host"},
+		{"224.0.0.9/24", "", "not the address of a host"},
+		{"169.254.1.1/16", "", "not the address of a host"},
+		{"240.0.0.1/8", "", "not the address of a host"},
+		{"10.0.2.15/24", "10.0.3.2", "network.gateway"},
+		{"10.0.2.15/24", "10.0.2.15", "network.gateway"},
+		{"10.0.2.15/24", "10.0.2.255", "network.gateway"},
+		{"10.0.2.15/24", "10.0.2.0", "network.gateway"},
+		{"10.0.2.15/24", "fec0::1", "network.gateway"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.address+" "+tt.gateway, func(t *testing.T) {
+			var c vm.AgentConfig
+			if tt.address != "" {
+				c.Address = netip.MustParsePrefix(tt.address)
+			}
+			if tt.gateway != "" {
+				c.Gateway = netip.MustParseAddr(tt.gateway)
+			}
+			err := CheckNetwork(c.Address, c.Gateway)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v; want %q", err, tt.want)
+			}
+			// What is refused never reaches an interface.
+			if tt.want != "" {
+				if err := ConfigureNetwork(c); err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("ConfigureNetwork: %v; want %q", err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func TestMountTable(t *testing.T) {
+	seen := map[string]bool{"/": true}
+	for _, p := range mountTable {
+		if seen[p.target] {
+			t.Errorf("%s is mounted twice", p.target)
+		}
+		seen[p.target] = true
+		if p.flags&2 == 0 { // MS_NOSUID
+			t.Errorf("%s allows set-user-id programs", p.target)
+		}
+		if p.fstype == "tmpfs" && !strings.Contains(p.data, "size=") {
+			t.Errorf("%s has no cap", p.target)
+		}
+	}
+	for _, want := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", DataDir, CgroupRoot} {
+		if !seen[want] {
+			t.Errorf("%s is not mounted", want)
+		}
+	}
+}
+
+func ExampleSay() {
+	Say(os.Stdout, "phase %q: %v", "modules", errors.New("loading module /lib/modules/a.ko: no such file"))
+	// Output: cocos: phase "modules": loading module /lib/modules/a.ko: no such file
+}
