@@ -20,9 +20,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/ultravioletrs/cocos/keys"
 )
 
@@ -184,16 +181,12 @@ func Freeze(m Manifest) (Frozen, error) {
 	if err := m.Validate(); err != nil {
 		return Frozen{}, err
 	}
-	b, err := json.Marshal(m, json.Deterministic(true))
+	b, err := m.canonical()
 	if err != nil {
-		return Frozen{}, fmt.Errorf("encoding the manifest: %w", err)
-	}
-	v := jsontext.Value(b)
-	if err := v.Canonicalize(); err != nil {
-		return Frozen{}, fmt.Errorf("encoding the manifest: %w", err)
+		return Frozen{}, err
 	}
 	// Read back, so that what is frozen is known to be readable.
-	return Parse(v)
+	return Parse(b)
 }
 
 // Parse takes a frozen manifest: canonical bytes of a valid manifest. The
@@ -204,15 +197,14 @@ func Parse(raw []byte) (Frozen, error) {
 	}
 	raw = bytes.Clone(raw)
 	digest := Sum(raw)
-	m, err := decode(raw)
-	if err != nil {
-		return Frozen{}, err
+	m, faults, whole := decode(raw)
+	if whole {
+		faults = faults.merge(m.validate())
 	}
-	canonical := jsontext.Value(bytes.Clone(raw))
-	if err := canonical.Canonicalize(); err != nil || !bytes.Equal(canonical, raw) {
-		return Frozen{}, Faults{{Message: "manifest is not canonical JSON (RFC 8785); freeze it first"}}
+	if len(faults) > 0 {
+		return Frozen{}, faults
 	}
-	if err := m.Validate(); err != nil {
+	if err := checkCanonical(raw, &m); err != nil {
 		return Frozen{}, err
 	}
 	return Frozen{Manifest: m, Raw: raw, Digest: digest}, nil
@@ -220,35 +212,10 @@ func Parse(raw []byte) (Frozen, error) {
 
 // Decode takes a manifest as people write it, in any order and spacing. Unknown
 // and duplicate keys are refused all the same. It does not validate.
-func Decode(b []byte) (Manifest, error) { return decode(b) }
-
-func decode(b []byte) (m Manifest, err error) {
-	if err := json.Unmarshal(b, &m, json.RejectUnknownMembers(true)); err != nil {
-		return Manifest{}, Faults{faultOf(err)}
+func Decode(b []byte) (Manifest, error) {
+	m, faults, _ := decode(b)
+	if len(faults) > 0 {
+		return Manifest{}, faults
 	}
 	return m, nil
-}
-
-// faultOf turns a decoding error into a fault with its path.
-func faultOf(err error) Fault {
-	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
-		if errors.Is(err, jsontext.ErrDuplicateName) {
-			return Fault{Path: string(syntactic.JSONPointer), Message: "is given twice"}
-		}
-		return Fault{Path: string(syntactic.JSONPointer), Message: "is not valid JSON: " + syntactic.Err.Error()}
-	}
-	var semantic *json.SemanticError
-	if errors.As(err, &semantic) {
-		path := string(semantic.JSONPointer)
-		switch {
-		case errors.Is(err, json.ErrUnknownName):
-			return Fault{Path: path, Message: "is not a known field"}
-		case semantic.Err != nil:
-			return Fault{Path: path, Message: semantic.Err.Error()}
-		default:
-			return Fault{Path: path, Message: fmt.Sprintf("is a JSON %v where %v is expected", semantic.JSONKind, semantic.GoType)}
-		}
-	}
-	return Fault{Message: err.Error()}
 }

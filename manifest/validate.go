@@ -59,8 +59,27 @@ func (f Faults) Error() string {
 	return "manifest: " + strings.Join(s, "; ")
 }
 
+// merge appends those of more whose paths have no fault yet: what could not be
+// read is not missing as well.
+func (f Faults) merge(more Faults) Faults {
+	read := len(f)
+	for _, m := range more {
+		if !slices.ContainsFunc(f[:read], func(known Fault) bool { return known.Path == m.Path }) {
+			f = append(f, m)
+		}
+	}
+	return f
+}
+
 // Validate returns nil or Faults with everything that is wrong.
 func (m *Manifest) Validate() error {
+	if faults := m.validate(); len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func (m *Manifest) validate() Faults {
 	var v validator
 	if m.Version != Version {
 		v.add("/version", "is %d; this software reads version %d", m.Version, Version)
@@ -85,9 +104,6 @@ func (m *Manifest) Validate() error {
 	}
 	v.keys("/consumers", m.Consumers)
 	v.size("/outputs/result_max", m.Outputs.ResultMax, 0)
-	if len(v.faults) == 0 {
-		return nil
-	}
 	return v.faults
 }
 
@@ -180,6 +196,9 @@ func (v *validator) argument(path, s string) {
 	}
 	if strings.ContainsRune(s, 0) {
 		v.add(path, "has a NUL byte")
+	}
+	if !utf8.ValidString(s) {
+		v.add(path, "is not UTF-8")
 	}
 }
 
