@@ -109,10 +109,10 @@ func run(ctx context.Context, env Env, clock timing) int {
 	a := &app{env: env, sleep: clock.sleep}
 	a.out = &output{
 		stdout: env.Stdout, stderr: env.Stderr, columns: env.Columns, now: clock.now,
-		// Known before the flags are parsed, for errors in them.
-		json: jsonAsked(env.Args),
 	}
 	root := a.root()
+	// Known before the flags are parsed, for errors in them.
+	a.out.json = jsonAsked(env.Args)
 	root.SetArgs(env.Args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -82,8 +82,8 @@ func (a *app) identity() (*identity, error) {
 			return nil, advise(fmt.Errorf("%s has the digest %s, not that of --manifest-digest, %s", c.manifest, f.Digest, id.digest),
 				"one of the two is not the computation that you approved: don't go on before you know which")
 		}
-		if f.AttestedTLS {
-			return nil, advise(fmt.Errorf("%s asks for attested TLS, which this version of cocos-cli can't check", c.manifest),
+		if f.AttestedTLS || f.TEE != manifest.TEENone {
+			return nil, advise(fmt.Errorf("%s asks for attestation (tee %s, attested_tls %t), which this version of cocos-cli can't check", c.manifest, f.TEE, f.AttestedTLS),
 				"nothing was sent; use a version that can")
 		}
 		id.manifest, id.digest = &f, f.Digest

@@ -136,7 +136,7 @@ func (a *app) result(ctx context.Context, p *peer, id *identity, t target, wait 
 	}
 	if s.State == stateFailed {
 		return &problem{reason: s.Reason, err: fmt.Errorf("the computation failed: %s", orUnknown(s.Reason)),
-			hint: "what the algorithm printed is in " + t.path + ": see stdout.txt and stderr.txt"}
+			hint: "why is in failure.txt in " + t.path + ", with what the algorithm printed in stdout.txt and stderr.txt"}
 	}
 	a.out.hint("verified, sha256 %s", s.Result.SHA256)
 	return nil

@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 }
 
 // manifest OUT algo=KEY:FILE data=NAME:KEY:PATH consumer=KEY approver=KEY
-// attested=true writes a frozen manifest; KEY is a prefix of key files.
+// tee=TEE attested=true writes a frozen manifest; KEY is a prefix of key files.
 func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: manifest OUT PART...")
@@ -96,6 +96,8 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 			m.Consumers = append(m.Consumers, key(v[0]))
 		case "approver":
 			m.Approvals = append(m.Approvals, key(v[0]))
+		case "tee":
+			m.TEE = manifest.TEE(value)
 		case "attested":
 			m.TEE, m.AttestedTLS = manifest.TEESNP, true
 		default:

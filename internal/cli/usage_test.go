@@ -3,9 +3,13 @@ package cli
 import (
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // Each line is wrong in one way, exits 2 and says which.
@@ -84,7 +88,10 @@ func TestWrongCommandLines(t *testing.T) {
 			if o.stdout != "" {
 				t.Errorf("standard output: %q", o.stdout)
 			}
-			o = u.run(t.Context(), append([]string{"--json"}, tt.args...)...)
+			if slices.Contains(tt.args, "--out") && len(tt.args) == 2 {
+				return // --json would be its value
+			}
+			o = u.run(t.Context(), append(slices.Clone(tt.args), "--json")...)
 			o.wants(t, ExitUsage)
 			if message, _, _, hint := o.failure(t); message == "" || hint == "" {
 				t.Errorf("with --json: message %q, hint %q", message, hint)
@@ -138,7 +145,16 @@ func TestHelpAndCompletion(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		u.run(t.Context(), "completion", shell).wants(t, ExitOK, "cocos-cli")
 	}
+	f, err := manifest.Freeze(manifest.Manifest{
+		Version: manifest.Version, ID: "x", Name: "x", Nonce: manifest.Nonce{1}, TEE: manifest.TEENone, Consumers: []keys.Public{u.pub},
+		Algorithm: manifest.Algorithm{Type: manifest.Binary, SHA256: manifest.Digest{1}, Size: 1, Provider: u.pub},
+		Datasets:  []manifest.Dataset{{Name: "iris.csv", Provider: u.pub, SHA256: manifest.Digest{2}, Size: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for want, args := range map[string][]string{
+		"iris.csv\n":         {"data", "--manifest", u.file("m.json", f.Raw), "--name", ""},
 		"ecdsa-p384\n":       {"keys", "--type", ""},
 		"dataset-provider\n": {"state", "--role", ""},
 		"approve\t":          {"manifest", ""},
