@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
 	shimv1 "github.com/ultravioletrs/cocos/api/shim/v1"
 	"github.com/ultravioletrs/cocos/internal/spool"
@@ -37,6 +39,8 @@ type run struct {
 	own          *spool.Spool
 	mine, theirs *tracker
 	child        *child
+	// owner locks the folder once the shim is gone: none can come any more.
+	owner *os.File
 
 	// final is the Manager's last sequence, once it is known; 0 before.
 	final atomic.Uint64
@@ -62,7 +66,7 @@ func (m *Manager) open(id string, hold *portHold) (*run, error) {
 		}
 		r.digest, r.port, r.cid = digestOf(spec.Manifest), spec.Machine.Forward.Port(), spec.Machine.Vsock.GuestCID
 	}
-	own, err := spool.Open(dir.ManagerSpool())
+	own, err := openOwnSpool(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +106,7 @@ func (r *run) supervise(ctx context.Context) {
 	if err := r.own.Close(); err != nil {
 		r.log.Error("closing the Manager's spool failed", "error", err)
 	}
+	defer r.owner.Close()
 	if ctx.Err() != nil && !r.delivered() {
 		return
 	}
@@ -222,13 +227,12 @@ func (r *run) startShim(ctx context.Context) error {
 			return nil
 		}
 		if gone {
-			// It may have given way to the shim of an earlier Manager that was
-			// not listening yet: look once more before the verdict.
-			r.pause(ctx, startPause)
-			if f, err := r.facts(); err != nil || f.alive || f.begun {
+			// It may have given way to one that an earlier Manager started.
+			if owned, err := r.takeFolder(); err != nil {
 				return err
+			} else if owned {
+				return r.tellLost(fmt.Sprintf("the shim %s before it listened; its last words: %s", how, lastWords(r.dir.ShimLog())))
 			}
-			return r.tellLost(fmt.Sprintf("the shim %s before it listened; %s says why", how, r.dir.ShimLog()))
 		}
 		r.pause(ctx, startPause)
 	}
@@ -357,13 +361,38 @@ func (r *run) exited() bool {
 	return err == nil
 }
 
+// takeFolder locks the VM's folder, as shims do before anything else. It is
+// false while a shim has it.
+func (r *run) takeFolder() (bool, error) {
+	if r.owner != nil {
+		return true, nil
+	}
+	f, err := os.Open(string(r.dir))
+	if err != nil {
+		return false, fmt.Errorf("locking the VM's folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return false, nil
+		}
+		return false, fmt.Errorf("locking %s: %w", r.dir, err)
+	}
+	r.owner = f
+	return true, nil
+}
+
 // drain tells what a shim that is gone has left in its spool; then, unless the
 // VM's end was seen, that it is lost.
 func (r *run) drain(ctx context.Context) (done bool, err error) {
+	if owned, err := r.takeFolder(); err != nil || !owned {
+		r.pause(ctx, startPause) // it is on its way out, or in
+		return false, err
+	}
 	if _, err := os.Lstat(r.dir.Spool()); err == nil {
 		sp, err := spool.Open(r.dir.Spool())
 		if errors.Is(err, spool.ErrLocked) {
-			r.pause(ctx, startPause) // it is on its way out, or in
+			r.pause(ctx, startPause) // its files are being closed
 			return false, nil
 		}
 		if err != nil {
@@ -385,16 +414,22 @@ func (r *run) drain(ctx context.Context) (done bool, err error) {
 	return true, r.tellLost("the VM's shim " + how + ", and its VM with it")
 }
 
-// reap takes note of the end of a shim that this Manager started. It has let
-// its spool go, so that little can be left of it.
+// reap takes note of the end of a shim that this Manager started. It does not
+// have the folder any more, so that it is about to end; if not, it is made to.
 func (r *run) reap(ctx context.Context) string {
-	for deadline := r.m.cfg.Clock.Now().Add(callTimeout); ; {
-		ended, how := r.child.ended()
-		if ended || r.child == nil || ctx.Err() != nil || r.m.cfg.Clock.Now().After(deadline) {
+	deadline := r.m.cfg.Clock.Now().Add(callTimeout)
+	for r.child != nil && ctx.Err() == nil {
+		if ended, how := r.child.ended(); ended {
 			return how
+		}
+		if r.m.cfg.Clock.Now().After(deadline) {
+			r.log.Error("the shim does not end; it is killed", "pid", r.child.pid)
+			_ = unix.Kill(r.child.pid, unix.SIGKILL) // a child that was not waited for: the id is its own
+			deadline = deadline.Add(callTimeout)
 		}
 		r.pause(ctx, startPause)
 	}
+	return ""
 }
 
 func (r *run) drainSpool(ctx context.Context, sp *spool.Spool) (complete bool, err error) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
@@ -214,6 +215,22 @@ func (c *child) text() string {
 		return ""
 	}
 	return c.how
+}
+
+// lastWords is the last line of a shim's log, for people.
+func lastWords(name string) string {
+	f, err := os.Open(name)
+	if err != nil {
+		return "none"
+	}
+	defer f.Close()
+	const most = 512
+	if info, err := f.Stat(); err == nil && info.Size() > most {
+		_, _ = f.Seek(-most, io.SeekEnd)
+	}
+	b, _ := io.ReadAll(io.LimitReader(f, most))
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return fmt.Sprintf("%q", lines[len(lines)-1])
 }
 
 // Timeouts of calls to a shim: generous, as nothing depends on them but that a

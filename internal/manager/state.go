@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -90,7 +91,8 @@ func (s *stateDir) takeLock() error {
 	if err != nil {
 		return fmt.Errorf("locking the state directory (MANAGER_STATE_DIR): %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = patiently(unix.EWOULDBLOCK, func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if err != nil {
 		holder := make([]byte, 32)
 		n, _ := f.ReadAt(holder, 0)
 		_ = f.Close()
@@ -106,6 +108,32 @@ func (s *stateDir) takeLock() error {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
 	return nil
+}
+
+const (
+	lockGrace = 3 * time.Second
+	lockPause = 20 * time.Millisecond
+)
+
+// patiently repeats take while it fails with busy, for a short time: a Manager
+// that was killed while it started a process can leave its locks to that process
+// until it has executed its program, and the kernel may close the files of the
+// dead a little later.
+func patiently(busy error, take func() error) error {
+	for deadline := time.Now().Add(lockGrace); ; time.Sleep(lockPause) {
+		if err := take(); !errors.Is(err, busy) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// openOwnSpool opens the Manager's spool of a run.
+func openOwnSpool(dir vm.Dir) (sp *spool.Spool, err error) {
+	err = patiently(spool.ErrLocked, func() error {
+		sp, err = spool.Open(dir.ManagerSpool())
+		return err
+	})
+	return sp, err
 }
 
 func writeAt(f *os.File, text string) error {
