@@ -45,7 +45,6 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.StaticConnWindowSize(connWindow),
 		grpc.ReadBufferSize(ioBuffer),
 		grpc.WriteBufferSize(ioBuffer),
-		grpc.SharedWriteBuffer(true),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(32 << 10),
 		grpc.MaxConcurrentStreams(64),
@@ -71,7 +70,6 @@ func DialOptions() []grpc.DialOption {
 		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithReadBufferSize(ioBuffer),
 		grpc.WithWriteBufferSize(ioBuffer),
-		grpc.WithSharedWriteBuffer(true),
 		// Transparent retries would keep what was sent.
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
