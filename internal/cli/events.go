@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -133,13 +134,14 @@ func (e *eventInfo) text() string {
 	if e.Message != "" {
 		fmt.Fprintf(&b, ": %s", e.Message)
 	}
-	names := make([]string, 0, len(e.Attributes))
-	for name := range e.Attributes {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Fprintf(&b, " %s=%s", name, e.Attributes[name])
+	for _, name := range slices.Sorted(maps.Keys(e.Attributes)) {
+		switch v := e.Attributes[name]; {
+		case v == "":
+		case strings.ContainsAny(v, " \"="):
+			fmt.Fprintf(&b, " %s=%q", name, v)
+		default:
+			fmt.Fprintf(&b, " %s=%s", name, v)
+		}
 	}
 	return clean(b.String())
 }

@@ -55,6 +55,13 @@ func TestEventsAfter(t *testing.T) {
 	}
 }
 
+func TestAttributesAreToldApart(t *testing.T) {
+	e := eventInfo{Source: "agent", Sequence: 1, Kind: "k", Attributes: map[string]string{"a": "x to=Released", "b": "", "c": "plain"}}
+	if got, want := e.text(), `0001-01-01T00:00:00Z agent 1 k a="x to=Released" c=plain`; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestEventsSayWhereToGoOn(t *testing.T) {
 	u := newUser(t)
 	f := &fakeAgent{events: someEvents(3)}

@@ -95,7 +95,7 @@ func (p *progress) finish(verb string) {
 	if p.from > 0 {
 		s += fmt.Sprintf(" (%s of it before)", size(p.from))
 	}
-	if sec := took.Seconds(); sec >= 0.1 && moved > 0 {
+	if sec := took.Seconds(); sec >= 0.1 && moved >= 1<<20 {
 		s += fmt.Sprintf(", %s/s", size(int64(float64(moved)/sec)))
 	}
 	fmt.Fprintln(p.w, s)
