@@ -17,6 +17,7 @@ var (
 )
 
 func TestAptResolves(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	r.publish(t, "trixie", app, lib, testPackage{"other", "3", ""})
 	a := newTestApt(t, r)
@@ -43,6 +44,7 @@ func TestAptResolves(t *testing.T) {
 }
 
 func TestAptRefuses(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		break_ func(t *testing.T, r *repo, a *Apt)
 		want   []string
@@ -75,6 +77,7 @@ func TestAptRefuses(t *testing.T) {
 			[]string{"fetching trixie's signed indexes", "check the network"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRepo(t)
 			r.publish(t, "trixie", app, lib)
 			a := newTestApt(t, r)
@@ -92,6 +95,7 @@ func TestAptRefuses(t *testing.T) {
 
 // An index that was good before stays unused once the mirror turns bad.
 func TestAptRefusesAfterSuccess(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	r.publish(t, "trixie", app, lib)
 	a := newTestApt(t, r)
@@ -113,6 +117,7 @@ func TestAptRefusesAfterSuccess(t *testing.T) {
 }
 
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	r.publish(t, "trixie", app, lib)
 	a := newTestApt(t, r)
@@ -142,6 +147,7 @@ func TestVerify(t *testing.T) {
 }
 
 func TestEnsure(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	r.publish(t, "trixie", app, lib)
 	pkgs := []Package{app.locked(t), lib.locked(t)}
@@ -182,6 +188,7 @@ func TestEnsure(t *testing.T) {
 }
 
 func TestFetchRefuses(t *testing.T) {
+	t.Parallel()
 	good := app.locked(t)
 	path := "/debian/" + good.Path
 	for name, tc := range map[string]struct {
@@ -204,6 +211,7 @@ func TestFetchRefuses(t *testing.T) {
 		}, []string{"502"}, attempts},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRepo(t)
 			r.publish(t, "trixie", app)
 			tc.serve(r)
@@ -222,6 +230,7 @@ func TestFetchRefuses(t *testing.T) {
 
 // A connection that breaks is tried again.
 func TestFetchTriesAgain(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	r.publish(t, "trixie", app)
 	serve, broken := r.Config.Handler, false
@@ -244,6 +253,7 @@ func TestFetchTriesAgain(t *testing.T) {
 
 // A server that falls silent is left, and tried again.
 func TestFetchLeavesSilentServer(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	r.publish(t, "trixie", app)
 	r.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
