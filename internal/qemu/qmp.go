@@ -28,6 +28,8 @@ type QMP struct {
 	done    chan struct{}
 	err     error // valid once done is closed
 
+	writing sync.Mutex
+
 	mu      sync.Mutex
 	next    uint64
 	waiting map[uint64]chan reply
@@ -134,17 +136,14 @@ func (q *QMP) Execute(ctx context.Context, command string, arguments, result any
 		Arguments any    `json:"arguments,omitempty"`
 		ID        uint64 `json:"id"`
 	}{command, arguments, id})
-	if err == nil {
-		if deadline, ok := ctx.Deadline(); ok {
-			_ = q.conn.SetWriteDeadline(deadline)
-		}
-		_, err = q.conn.Write(append(b, '\n'))
-	}
-	if err != nil {
-		delete(q.waiting, id)
-	}
 	q.mu.Unlock()
+	if err == nil {
+		err = q.write(ctx, append(b, '\n'))
+	}
 	if err != nil {
+		q.mu.Lock()
+		delete(q.waiting, id)
+		q.mu.Unlock()
 		return fmt.Errorf("QEMU monitor, %s: %w", command, err)
 	}
 	var r reply
@@ -172,6 +171,21 @@ func (q *QMP) Execute(ctx context.Context, command string, arguments, result any
 		return fmt.Errorf("QEMU monitor, %s: %w", command, err)
 	}
 	return nil
+}
+
+// write writes one line. One that is cut off leaves no way to go on.
+func (q *QMP) write(ctx context.Context, line []byte) error {
+	q.writing.Lock()
+	defer q.writing.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = q.conn.Close() })
+	_, err := q.conn.Write(line)
+	if !stop() && err != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // PowerDown presses the guest's power button.

@@ -180,7 +180,13 @@ func (s *shim) watch(ctx context.Context, m *machine) error {
 				return err
 			}
 		}
-		p.replace(stopSteps(grace, ready == nil), time.Now())
+		dialled := ready == nil
+		select {
+		case <-ready: // a moment ago
+			dialled = true
+		default:
+		}
+		p.replace(stopSteps(grace, dialled), time.Now())
 		return nil
 	}
 	for {
