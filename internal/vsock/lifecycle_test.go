@@ -40,6 +40,7 @@ func TestPauseAndResume(t *testing.T) {
 func TestReset(t *testing.T) {
 	r := started(t, vsock.UserConfig{})
 	l := r.listen(9000)
+	before := mappings(t)
 	for range 3 {
 		c := r.connect(l, 1000, 9000)
 		r.exchange(c, 1000, 9000)
@@ -57,6 +58,9 @@ func TestReset(t *testing.T) {
 			t.Errorf("dialing across a reset: %v", c.error)
 		}
 	}
+	if after := mappings(t); after != before {
+		t.Errorf("guest memory is mapped %d times after three resets, %d times before", after, before)
+	}
 	t.Run("by RESET_OWNER", func(t *testing.T) {
 		c := r.connect(l, 1000, 9000)
 		r.check(r.front.Set(frontend.ResetOwner, nil))
@@ -64,6 +68,16 @@ func TestReset(t *testing.T) {
 		r.restart()
 		r.exchange(r.connect(l, 1000, 9000), 1000, 9000)
 	})
+}
+
+// mappings counts those of guest memory in this process.
+func mappings(t *testing.T) int {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(maps), "memfd:guest")
 }
 
 // A guest that posts no receive buffers is still heard.

@@ -345,6 +345,14 @@ func TestCredit(t *testing.T) {
 		r.send(u)
 	}
 	r.check(<-wrote)
+	go func() {
+		_, err := c.Write(bytes.Repeat([]byte{1}, 10))
+		wrote <- err
+	}()
+	if p := r.receive(frontend.OpData); len(p.Data) != 10 {
+		t.Errorf("the device sent %d bytes, not 10: an older count took credit back", len(p.Data))
+	}
+	r.check(<-wrote)
 
 	// The device tells what its reader took, when it is asked and by itself.
 	r.send(packet(frontend.OpData, 1000, 9000, "abc"))

@@ -314,9 +314,6 @@ func (c *Conn) fail(cause error) {
 		return
 	}
 	if c.state == stateDialing || c.state == stateOffered {
-		if cause == nil {
-			cause = errReset
-		}
 		close(c.opened)
 	}
 	c.state, c.err, c.tell = stateDead, cause, 0

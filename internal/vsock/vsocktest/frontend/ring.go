@@ -111,12 +111,14 @@ func (f *Frontend) SetDesc(table uint64, i int, d Desc) {
 }
 
 // Offer makes the chain at head available, with the index moved by step (1 is
-// what a driver does), and kicks.
+// what a driver does), and kicks unless the device asked for no kicks.
 func (r *Ring) Offer(head, step uint16) {
 	binary.LittleEndian.PutUint16(r.f.Mem[r.Avail+4+2*uint64(r.next%RingSize):], head)
 	r.next += step
 	r.word(r.Avail).Store(uint32(r.next) << 16)
-	r.Kick()
+	if r.word(r.Used).Load()&1 == 0 { // VRING_USED_F_NO_NOTIFY
+		r.Kick()
+	}
 }
 
 // Kick notifies the device.
