@@ -245,14 +245,15 @@ func TestTailOfATerminal(t *testing.T) {
 
 func TestQEMUsWordsAreBounded(t *testing.T) {
 	var out bytes.Buffer
-	w := &lineLog{tail: new(tail), log: slog.New(slog.NewTextHandler(&out, nil))}
+	told := 0
+	w := &lineLog{tail: new(tail), log: slog.New(slog.NewTextHandler(&out, nil)), tell: func(string) { told++ }}
 	for i := range 1000 {
 		fmt.Fprintf(w, "line %d\nsecond", i)
 		fmt.Fprintf(w, " half %d\n", i)
 	}
 	fmt.Fprint(w, strings.Repeat("x", maxMessage+1))
-	if n := bytes.Count(out.Bytes(), []byte("\n")); n != maxErrorLines {
-		t.Errorf("%d lines in the log", n)
+	if n := bytes.Count(out.Bytes(), []byte("\n")); n != maxErrorLines || told != n-1 {
+		t.Errorf("%d lines in the log, %d told", n, told)
 	}
 	if !strings.Contains(out.String(), `"second half 7"`) {
 		t.Error("a line in two parts is not logged as one")

@@ -100,10 +100,12 @@ func (c *console) halve() {
 
 func (c *console) Close() error { return c.f.Close() }
 
-// lineLog writes what QEMU says itself into the shim's log, line by line.
+// lineLog writes what QEMU says itself into the shim's log, and to the Manager,
+// line by line.
 type lineLog struct {
 	tail  *tail
 	log   *slog.Logger
+	tell  func(line string)
 	part  []byte
 	lines int
 }
@@ -130,7 +132,9 @@ func (w *lineLog) say(line string) {
 	w.lines++
 	switch {
 	case w.lines < maxErrorLines:
-		w.log.Warn("QEMU says", "line", clean(line, maxMessage))
+		line = clean(line, maxMessage)
+		w.log.Warn("QEMU says", "line", line)
+		w.tell(line)
 	case w.lines == maxErrorLines:
 		w.log.Warn("QEMU says too much; the rest is not logged")
 	}

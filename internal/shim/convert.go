@@ -23,7 +23,10 @@ func launchOf(spec vm.Spec) *guestv1.Launch {
 			ServerKey:     spec.Agent.ServerKey,
 			ClientCaCerts: spec.Agent.ClientCACerts,
 		},
-		Network: &guestv1.Network{Address: spec.Agent.Address.String(), Gateway: spec.Agent.Gateway.String()},
+		Network: &guestv1.Network{},
+	}
+	if a := spec.Agent; a.Address.IsValid() && a.Gateway.IsValid() {
+		l.Network.Address, l.Network.Gateway = a.Address.String(), a.Gateway.String()
 	}
 	for _, a := range spec.Approvals {
 		l.Approvals = append(l.Approvals, &guestv1.Approval{PublicKey: a.PublicKey.SPKI(), Signature: a.Signature})

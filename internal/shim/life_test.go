@@ -50,7 +50,9 @@ func TestQEMUThatDies(t *testing.T) {
 	t.Run("while it starts", func(t *testing.T) {
 		dir, _ := newVM(t, "early")
 		f := startShim(t, dir, nil).follow()
-		e := f.until(vm.EventExited)
+		for !strings.Contains(f.next().GetLog().GetMessage(), "QEMU: qemu-system-x86_64: could not load kernel") {
+		}
+		e := newFollow(t, dialAPI(t, dir)).until(vm.EventExited)
 		a := e.GetAttributes()
 		if a["exit_status"] != "1" || !strings.Contains(a["qemu_error"], "could not load kernel") || !strings.Contains(e.GetMessage(), "while it started") {
 			t.Errorf("got %v", e)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
@@ -73,10 +74,7 @@ func (s *shim) bootAndWatch(ctx context.Context, m *machine) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("not started: %w", context.Cause(ctx))
 	}
-	if s.spec.Machine.Vsock.GuestCID == 0 {
-		s.spec.Machine.Vsock.GuestCID = 3 // settled by the host below
-	}
-	if err := s.validate(); err != nil {
+	if err := validate(s.spec); err != nil {
 		return fmt.Errorf("%s: %w", s.Dir.Spec(), err)
 	}
 	host, files, err := s.NewHost(s.spec, s.Dir, s.Log)
@@ -105,7 +103,9 @@ func (s *shim) bootAndWatch(ctx context.Context, m *machine) error {
 	m.console, m.errors = &console.tail, &tail{}
 	m.process, err = qemu.Start(qemu.Command{
 		Path: s.spec.Machine.QEMU, Args: qemu.Args(s.spec, s.Dir), Dir: string(s.Dir),
-		Files: files, Console: console, Errors: &lineLog{tail: m.errors, log: s.Log},
+		Files: files, Console: console, Errors: &lineLog{tail: m.errors, log: s.Log, tell: func(line string) {
+			s.logs.limited(shimLog(s.spec.RunID, eventv1.Level_LEVEL_WARN, "QEMU: "+line), time.Now())
+		}},
 	})
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/spool"
 	"github.com/ultravioletrs/cocos/internal/spool/events"
 	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/internal/vsock"
 )
 
 // Host is the host's end of the VM's vsock.
@@ -274,10 +275,14 @@ func (s *shim) readyTimeout() time.Duration {
 	return s.ReadyTimeout
 }
 
-// validate judges the specification before anything is started.
-func (s *shim) validate() error {
-	if n := s.spec.Machine.ReadySeconds; n < 0 {
+// validate judges the specification before anything is started. A guest CID of
+// 0 leaves the choice to the vsock's host.
+func validate(spec vm.Spec) error {
+	if n := spec.Machine.ReadySeconds; n < 0 {
 		return fmt.Errorf("machine.ready_seconds: is %d; expected 0 or more", n)
 	}
-	return qemu.Validate(s.spec)
+	if spec.Machine.Vsock.GuestCID == 0 {
+		spec.Machine.Vsock.GuestCID = vsock.DefaultGuestCID
+	}
+	return qemu.Validate(spec)
 }
