@@ -29,7 +29,7 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 	note := func(err error) { errs = append(errs, err) }
 	stateDir, imageDir, err := folders(s)
 	note(err)
-	machine := vm.Machine{CPU: s.cpu, VCPUs: s.vcpus, MemoryMiB: s.memoryMiB, ReadySeconds: int(s.bootTimeout / time.Second)}
+	machine := vm.Machine{CPU: s.cpu, VCPUs: s.vcpus, MemoryMiB: s.memoryMiB, ReadySeconds: int((s.bootTimeout + time.Second - 1) / time.Second)}
 	note(findImage(&machine, s, imageDir))
 	note(findQEMU(ctx, &machine, s, log))
 	machine.Vsock, err = chooseVsock(s, log)

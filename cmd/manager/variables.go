@@ -82,7 +82,7 @@ func variables() []variable {
 			path(func(s *settings) *string { return &s.stateDir })},
 		{"MANAGER_IMAGE_DIR", "folder", "", "", "The guest image with its `image.json`; unset: `cmd/manager/img` in the source tree, else `/var/lib/cocos/img`.",
 			path(func(s *settings) *string { return &s.imageDir })},
-		{"MANAGER_BOOT_TIMEOUT", "duration", "Go duration, whole seconds, 1s to 1h", "5m", "How long a VM may take until its agent reports; then it is ended.",
+		{"MANAGER_BOOT_TIMEOUT", "duration", "Go duration, 1s to 1h", "5m", "How long a VM may take until its agent reports; then it is ended.",
 			duration(func(s *settings) *time.Duration { return &s.bootTimeout }, time.Second, time.Hour)},
 		{"MANAGER_QEMU_BIN_PATH", "program", "", "qemu-system-x86_64", "QEMU: a path, or a name to look for in PATH. 7.2 or later; 10 or later without KVM.",
 			path(func(s *settings) *string { return &s.qemu })},
@@ -274,6 +274,9 @@ func memory(s *settings, v string) error {
 		return wrong
 	}
 	n, err := strconv.Atoi(v[:len(v)-1])
+	if err != nil || n > most {
+		return wrong
+	}
 	switch v[len(v)-1] {
 	case 'M':
 	case 'G':
@@ -281,7 +284,7 @@ func memory(s *settings, v string) error {
 	default:
 		return wrong
 	}
-	if err != nil || n < least || n > most {
+	if n < least || n > most {
 		return wrong
 	}
 	s.memoryMiB = n

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+// inputs are an algorithm, a public key and a dataset.
+func inputs(t *testing.T) (dir string, args []string) {
+	t.Helper()
+	dir = t.TempDir()
+	key, err := keys.Generate(keys.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"algo.py": "print()", "owner.pub.pem": string(key.Public().PEM()), "data.csv": "a,b", "more.csv": "c,d"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, []string{filepath.Join(dir, "algo.py"), filepath.Join(dir, "owner.pub.pem"), "false"}
+}
+
+func TestRefusals(t *testing.T) {
+	dir, good := inputs(t)
+	edit := func(i int, s string) []string {
+		args := slices.Clone(good)
+		args[i] = s
+		return args
+	}
+	for name, c := range map[string]struct {
+		args  []string
+		env   map[string]string
+		usage bool
+		says  string
+	}{
+		"no arguments":       {nil, nil, true, "at least 3"},
+		"attested":           {edit(2, "true"), nil, false, "attestation does not exist yet"},
+		"perhaps attested":   {edit(2, "yes"), nil, true, `"yes"`},
+		"no key":             {edit(1, filepath.Join(dir, "none")), nil, false, "cocos-cli keys"},
+		"key is a script":    {edit(1, good[0]), nil, false, "<public-key-path>"},
+		"no data":            {append(slices.Clone(good), filepath.Join(dir, "none")), nil, false, "none"},
+		"PORT":               {good, map[string]string{"PORT": "http"}, false, `PORT="http"`},
+		"HOST":               {good, map[string]string{"HOST": "192.0.2.1", "PORT": "0"}, false, "HOST"},
+		"certificate alone":  {good, map[string]string{"SERVER_CERT": good[1]}, false, "SERVER_KEY"},
+		"certificate and CA": {good, map[string]string{"SERVER_CERT": good[1], "SERVER_KEY": good[1], "CA_FILE": "x"}, false, "CA_FILE"},
+		"ALGO_ARGS":          {good, map[string]string{"ALGO_ARGS": `["a", 1]`}, false, "ALGO_ARGS"},
+		"ALGO_TYPE":          {good, map[string]string{"ALGO_TYPE": "fortran"}, false, "fortran"},
+		"MANIFEST_FILE":      {good, map[string]string{"MANIFEST_FILE": filepath.Join(dir, "none", "m")}, false, "MANIFEST_FILE"},
+		"EVENTS_FILE":        {good, map[string]string{"EVENTS_FILE": good[0], "PORT": "0"}, false, "algo.py:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
+			err := run(t.Context(), c.args, func(name string) string { return c.env[name] })
+			if err == nil || !strings.Contains(err.Error(), c.says) || errors.Is(err, errUsage) != c.usage {
+				t.Errorf("%v\nexpected %q in it", err, c.says)
+			}
+		})
+	}
+}
+
+func TestArguments(t *testing.T) {
+	dir, args := inputs(t)
+	data, more := filepath.Join(dir, "data.csv"), filepath.Join(dir, "more.csv")
+	for text, want := range map[string][]string{"": nil, "-n 3": {"-n", "3"}, `["a b", "c"]`: {"a b", "c"}} {
+		for _, paths := range [][]string{{data + "," + more}, {data, more}, {data + ",", more}} {
+			s, err := prepare(append(slices.Clone(args), paths...), func(name string) string {
+				return map[string]string{"ALGO_ARGS": text}[name]
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(s.frozen.Algorithm.Args, want) || len(s.frozen.Datasets) != 2 || s.frozen.Datasets[1].Name != "more.csv" {
+				t.Errorf("%+v", s.frozen.Manifest)
+			}
+		}
+	}
+	for in, want := range map[string]string{"a/b.py": "a/b.py", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "$(x)": "'$(x)'"} {
+		if got := quote(in); got != want {
+			t.Errorf("%s: %s", in, got)
+		}
+	}
+}
+
+// TestAsDocumented runs the very command of the documentation until it listens,
+// and ends it by a signal.
+func TestAsDocumented(t *testing.T) {
+	dir, args := inputs(t)
+	exe := filepath.Join(dir, "computations")
+	// `go run` would not pass the signal on; main.go alone must be a program.
+	if out, err := exec.Command("go", "build", "-o", exe, "main.go").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, exe, args...)
+	manifestFile, ca := filepath.Join(dir, "m.json"), filepath.Join(dir, "ca.pem")
+	cmd.Env = append(os.Environ(), "PORT=0", "TMPDIR="+dir, "MANIFEST_FILE="+manifestFile, "CA_FILE="+ca)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	buf := make([]byte, 4096)
+	for !strings.Contains(text.String(), "cocos-manager\n") {
+		n, err := out.Read(buf)
+		text.Write(buf[:n])
+		if err != nil {
+			t.Fatalf("%v\n%s", err, &text)
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended by a signal: %v", err)
+	}
+	raw, err := os.ReadFile(manifestFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := manifest.Parse(raw)
+	if err != nil || !strings.Contains(text.String(), f.Digest.String()) || !strings.Contains(text.String(), "MANAGER_GRPC_SERVER_CA_CERTS="+ca) {
+		t.Errorf("%v\n%s", err, &text)
+	}
+	if !json.Valid(raw) {
+		t.Error("the manifest is no JSON")
+	}
+}
