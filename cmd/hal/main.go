@@ -1,13 +1,15 @@
 // Command hal builds the guest image and brings what it needs.
 //
-//	hal build    builds the image from the lock file
-//	hal update   resolves the lock file anew
-//	hal qemu     prints the path of a usable QEMU, fetching one when needed
+//	hal build               builds the image from the lock file
+//	hal update              resolves the lock file anew
+//	hal extract NAME FILE   takes one file out of the locked Python packages
+//	hal qemu                prints the path of a usable QEMU, fetching one when needed
 //
 // It only wires: the work is in hal/build, hal/debian and hal/emulator.
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -38,7 +40,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to do: build, update or qemu")
+		return errors.New("say what to do: build, update, extract or qemu")
 	}
 	// What is built must not depend on the user's file mode mask.
 	syscall.Umask(0o022)
@@ -60,6 +62,15 @@ func run(ctx context.Context, args []string) error {
 		}
 		fmt.Println(path)
 		return nil
+	case "extract":
+		if len(args) != 3 {
+			return errors.New("extract: say which file of a package, and where to put it: hal extract NAME FILE")
+		}
+		cfg, err := config(nil, cacheDir, log)
+		if err != nil {
+			return err
+		}
+		return extract(ctx, cfg, args[1], args[2])
 	case "build", "update":
 		cfg, err := config(args[1:], cacheDir, log)
 		if err != nil {
@@ -75,7 +86,16 @@ func run(ctx context.Context, args []string) error {
 		done()
 		return nil
 	}
-	return fmt.Errorf("%q: not a command; use build, update or qemu", args[0])
+	return fmt.Errorf("%q: not a command; use build, update, extract or qemu", args[0])
+}
+
+// extract leaves no file behind that is not whole.
+func extract(ctx context.Context, cfg build.Config, name, to string) error {
+	var b bytes.Buffer
+	if err := build.Extract(ctx, cfg, name, &b); err != nil {
+		return err
+	}
+	return os.WriteFile(to, b.Bytes(), 0o644)
 }
 
 func config(args []string, cacheDir string, log *progress.Log) (build.Config, error) {

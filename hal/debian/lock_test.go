@@ -3,6 +3,8 @@ package debian
 import (
 	"archive/tar"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -141,6 +143,17 @@ func TestUnpack(t *testing.T) {
 	})
 	t.Run("a device", func(t *testing.T) {
 		wantError(t, unpack(t, t.TempDir(), tar.Header{Name: "./dev/sda", Typeflag: tar.TypeBlock, Mode: 0o644}, ""), "dev/sda", "not expected")
+	})
+	t.Run("a walk that ends in the middle of a large file", func(t *testing.T) {
+		deb := filepath.Join(t.TempDir(), "x.deb")
+		if err := os.WriteFile(deb, makeDeb(t, tar.Header{Name: "./large", Mode: 0o644}, strings.Repeat("x", 8<<20)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		enough := errors.New("enough")
+		err := Walk(t.Context(), deb, func(string, *tar.Header, io.Reader) error { return enough })
+		if !errors.Is(err, enough) {
+			t.Errorf("got %v, want the visitor's own error", err)
+		}
 	})
 	t.Run("not a package", func(t *testing.T) {
 		deb := filepath.Join(t.TempDir(), "x.deb")

@@ -36,6 +36,9 @@ func Walk(ctx context.Context, deb string, visit func(name string, h *tar.Header
 	}
 	if err != nil {
 		cancel()
+		// dpkg-deb has children that a signal to it does not reach: the closed
+		// pipe ends them, and Wait waits for all that hold stderr open.
+		out.Close()
 		_ = cmd.Wait() // it was stopped: its own error says nothing
 		return fmt.Errorf("unpacking %s: %w", deb, err)
 	}

@@ -30,7 +30,7 @@ func TestBoundedAlgorithm(t *testing.T) {
 			r.Ready()
 			r.Upload()
 			r.State("Failed")
-			dir := r.Result()
+			dir := r.Failure()
 			if got := h.Read(dir, "failure.txt"); !strings.Contains(got, tt.want) {
 				t.Errorf("failure.txt says %q; expected it to name %q", got, tt.want)
 			}

@@ -110,8 +110,14 @@ type Host struct {
 	dir     string
 	env     []string
 	verdict func(*eventv1.Event) server.Verdict
-	manager *exec.Cmd
+	manager *process
 	runs    []*Run
+}
+
+// process is a Manager process; ended is closed when it is gone.
+type process struct {
+	*os.Process
+	ended chan struct{}
 }
 
 // Option changes a Host before its Manager starts.
@@ -219,14 +225,37 @@ func (h *Host) StartManager() {
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.manager = cmd
+	h.manager = &process{Process: cmd.Process, ended: make(chan struct{})}
+	go func(p *process) {
+		_ = cmd.Wait() // how it ended is in its log
+		close(p.ended)
+	}(h.manager)
+}
+
+// within is a context for waiting; it also ends when the Manager does.
+func (h *Host) within(limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	if h.manager == nil {
+		return ctx, cancel
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func(p *process) {
+		defer close(watched)
+		select {
+		case <-p.ended:
+			stop(errors.New("the Manager has ended"))
+		case <-ctx.Done():
+		}
+	}(h.manager)
+	return ctx, func() { cancel(); <-watched }
 }
 
 // ManagerReady waits until the Manager has checked its host and greets the
 // server.
 func (h *Host) ManagerReady() {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), BootLimit)
+	ctx, cancel := h.within(BootLimit)
 	defer cancel()
 	if _, err := h.Server.Hello(ctx, 1); err != nil {
 		h.t.Fatalf("%v\n%s", err, h.ManagerLog())
@@ -236,10 +265,10 @@ func (h *Host) ManagerReady() {
 // KillManager kills the Manager with SIGKILL.
 func (h *Host) KillManager() {
 	h.t.Helper()
-	if err := h.manager.Process.Kill(); err != nil {
+	if err := h.manager.Kill(); err != nil {
 		h.t.Fatal(err)
 	}
-	_ = h.manager.Wait() // its status is the signal
+	<-h.manager.ended
 	h.manager = nil
 }
 
@@ -259,7 +288,7 @@ func (h *Host) end() {
 			continue
 		}
 		if err := h.Server.Stop(r.ID); err == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), EndLimit)
+			ctx, cancel := h.within(EndLimit)
 			if _, err := h.Server.EventOfKind(ctx, r.ID, vm.EventRemoved); err != nil {
 				h.t.Errorf("stopping run %s: %v", r.ID, err)
 			}
@@ -267,17 +296,15 @@ func (h *Host) end() {
 		}
 	}
 	if h.manager != nil {
-		if err := h.manager.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		if err := h.manager.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			h.t.Error(err)
 		}
-		ended := make(chan struct{})
-		go func() { _ = h.manager.Wait(); close(ended) }()
 		select {
-		case <-ended:
+		case <-h.manager.ended:
 		case <-time.After(30 * time.Second):
 			h.t.Error("the Manager did not end within 30 s of SIGTERM and was killed")
-			_ = h.manager.Process.Kill()
-			<-ended
+			_ = h.manager.Kill()
+			<-h.manager.ended
 		}
 	}
 	h.sweep()

@@ -2,6 +2,8 @@ package harness
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,7 +78,7 @@ func (r *Run) Dir() vm.Dir { return vm.DirOf(r.h.StateDir, r.ID) }
 // Ready waits until the agent can be called.
 func (r *Run) Ready() {
 	r.h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), BootLimit)
+	ctx, cancel := r.h.within(BootLimit)
 	defer cancel()
 	reply, address, err := r.h.Server.Reply(ctx, r.ID)
 	if err != nil {
@@ -92,7 +94,7 @@ func (r *Run) Ready() {
 // Event waits for an event of this kind.
 func (r *Run) Event(kind string, limit time.Duration) *eventv1.Event {
 	r.h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := r.h.within(limit)
 	defer cancel()
 	e, err := r.h.Server.EventOfKind(ctx, r.ID, kind)
 	if err != nil {
@@ -105,7 +107,7 @@ func (r *Run) Event(kind string, limit time.Duration) *eventv1.Event {
 // VM ends without.
 func (r *Run) State(state string) *eventv1.Event {
 	r.h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), RunLimit)
+	ctx, cancel := r.h.within(RunLimit)
 	defer cancel()
 	return r.until(ctx, "state "+state, func(e *eventv1.Event) bool {
 		return e.GetKind() == vm.EventState && e.GetAttributes()["to"] == state
@@ -177,13 +179,39 @@ func (r *Run) Result() string {
 	return dir
 }
 
+// Failure downloads what a failed computation left; the command says that it
+// failed.
+func (r *Run) Failure() string {
+	r.h.t.Helper()
+	dir := filepath.Join(r.h.t.TempDir(), "result")
+	if _, stderr, err := r.CLI("result", "--out", dir); err == nil || !strings.Contains(stderr, "failed") {
+		r.h.t.Errorf("fetching what a failed computation left: %v, and it said %s", err, stderr)
+	}
+	return dir
+}
+
 // Stop ends the run and waits until nothing of it is left.
 func (r *Run) Stop() {
 	r.h.t.Helper()
 	if err := r.h.Server.Stop(r.ID); err != nil {
 		r.h.t.Fatal(err)
 	}
+	r.Gone()
+}
+
+// Gone waits until nothing of the VM is left on the host. The folder outlives
+// the event that says so by the moment that the server takes to acknowledge it.
+func (r *Run) Gone() {
+	r.h.t.Helper()
 	r.Event(vm.EventRemoved, EndLimit)
+	for deadline := time.Now().Add(EndLimit); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(string(r.Dir())); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.h.t.Fatalf("the VM's folder %s is still there", r.Dir())
+		}
+	}
 }
 
 // Read returns the text of a file of the result.

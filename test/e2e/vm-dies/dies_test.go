@@ -33,10 +33,7 @@ func TestQEMUKilled(t *testing.T) {
 	if strings.TrimSpace(exited["console"]) == "" {
 		t.Error("no line of the console came with it")
 	}
-	r.Event(vm.EventRemoved, harness.EndLimit)
-	if _, err := os.Stat(string(r.Dir())); !os.IsNotExist(err) {
-		t.Errorf("the VM's folder is still there: %v", err)
-	}
+	r.Gone()
 }
 
 func TestGuestPanics(t *testing.T) {
@@ -51,7 +48,7 @@ func TestGuestPanics(t *testing.T) {
 	if !strings.Contains(exited["console"], "Kernel panic") {
 		t.Errorf("the console's last lines do not tell of the panic:\n%s", exited["console"])
 	}
-	r.Event(vm.EventRemoved, harness.EndLimit)
+	r.Gone()
 }
 
 func TestShimKilled(t *testing.T) {
@@ -66,7 +63,7 @@ func TestShimKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Event(vm.EventLost, harness.EndLimit)
-	r.Event(vm.EventRemoved, harness.EndLimit)
+	r.Gone()
 	if err := syscall.Kill(qemu, 0); err == nil {
 		t.Error("QEMU outlived its shim")
 	}
