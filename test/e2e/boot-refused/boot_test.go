@@ -97,8 +97,9 @@ func withModule(t *testing.T, initrd string, module []byte) string {
 	if module != nil {
 		entries = append(entries, cpio.Entry{Name: name, Mode: 0o644, Data: module})
 	}
-	// The kernel unpacks archives one after the other; the later file wins.
-	out := bytes.NewBuffer(base)
+	// The kernel unpacks archives one after the other; the later file wins. An
+	// archive that is not compressed must begin at a multiple of four.
+	out := bytes.NewBuffer(append(base, make([]byte, -len(base)&3)...))
 	if err := cpio.Write(out, entries); err != nil {
 		t.Fatal(err)
 	}
