@@ -124,7 +124,7 @@ func (s *shim) bootAndWatch(ctx context.Context, m *machine) error {
 	if err := s.openMonitor(ctx, m, monitor); err != nil {
 		return err
 	}
-	if err := s.setState(vm.Booting, "", map[string]string{"qemu_pid": strconv.Itoa(m.process.PID())}); err != nil {
+	if err := s.setState(vm.Booting, "QEMU runs; waiting for the agent", map[string]string{"qemu_pid": strconv.Itoa(m.process.PID())}); err != nil {
 		return err
 	}
 	err = s.watch(ctx, m)

@@ -162,7 +162,7 @@ func (s *shim) run(ctx context.Context) (err error) {
 	defer s.wg.Wait()
 	defer stopServing()
 	s.wg.Go(func() { s.keepSyncing(serving) })
-	if err := s.setState(vm.Starting, "", nil); err != nil {
+	if err := s.setState(vm.Starting, "starting QEMU", nil); err != nil {
 		return err
 	}
 	stopAPI := s.serveAPI(listener)
