@@ -46,6 +46,7 @@ demo: deps-demo build hal ## run one computation from end to end in a VM
 check: ## formatting, vet, staticcheck, protocol contracts
 	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "gofmt these files:"; echo "$$unformatted"; exit 1; fi
+	go mod tidy -diff
 	go vet ./...
 	$(TOOL) staticcheck ./...
 	cd api && $(TOOL) buf lint && $(TOOL) buf breaking --against baseline.binpb
