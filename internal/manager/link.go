@@ -107,7 +107,8 @@ func (l *link) connect(ctx context.Context) error {
 	conn, err := grpc.NewClient("passthrough:///"+l.cfg.Address,
 		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
-		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: l.cfg.Timeout}),
+		// Longer than our own deadline below, whose error names the variable.
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 2 * l.cfg.Timeout}),
 		grpc.WithDisableServiceConfig(),
 	)
 	if err != nil {

@@ -68,8 +68,12 @@ type journal struct {
 	file *os.File
 }
 
+// lineStart is how every line of a journal begins.
+const lineStart = `{"type":"`
+
 // openJournal continues the journal in name. An unfinished last line is cut
-// off: what it told was never acknowledged.
+// off: what it told was never acknowledged. A file that is no journal is left
+// alone.
 func openJournal(name string, known func(key)) (*journal, error) {
 	b, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -86,6 +90,9 @@ func openJournal(name string, known func(key)) (*journal, error) {
 		if e.Type == "event" {
 			known(key{e.RunID, eventv1.Source(eventv1.Source_value["SOURCE_"+strings.ToUpper(e.Source)]), e.Sequence})
 		}
+	}
+	if rest := string(b[whole:]); !strings.HasPrefix(rest, lineStart) && !strings.HasPrefix(lineStart, rest) {
+		return nil, fmt.Errorf("%s:%d is no line of a journal; move the file away", name, n+1)
 	}
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
