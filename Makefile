@@ -26,9 +26,9 @@ deps-test:
 .PHONY: build
 build: ## build the binaries into build/
 	@mkdir -p build
-	go build -trimpath -o build/cocos-manager ./cmd/manager
-	go build -trimpath -o build/cocos-agent ./cmd/agent
-	go build -trimpath -o build/cocos-cli ./cmd/cli
+	@for name in manager agent cli; do \
+		scripts/stage "building build/cocos-$$name" go build -trimpath -o build/cocos-$$name ./cmd/$$name; \
+	done
 
 .PHONY: hal
 hal: ## build the guest image into cmd/manager/img
@@ -46,10 +46,11 @@ demo: deps-demo build hal ## run one computation from end to end in a VM
 check: ## formatting, vet, staticcheck, protocol contracts
 	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "gofmt these files:"; echo "$$unformatted"; exit 1; fi
-	go mod tidy -diff
-	go vet ./...
-	$(TOOL) staticcheck ./...
-	cd api && $(TOOL) buf lint && $(TOOL) buf breaking --against baseline.binpb
+	@scripts/stage "checking go.mod" go mod tidy -diff
+	@scripts/stage "go vet" go vet ./...
+	@scripts/stage "staticcheck" $(TOOL) staticcheck ./...
+	@cd api && ../scripts/stage "linting the protocols" $(TOOL) buf lint
+	@cd api && ../scripts/stage "comparing the protocols with their baseline" $(TOOL) buf breaking --against baseline.binpb
 
 .PHONY: test
 test: deps-test build hal check ## every test, in real VMs where it takes one
