@@ -76,7 +76,7 @@ type sample struct {
 	address      string
 }
 
-func run(ctx context.Context, args []string, getenv func(string) string) error {
+func run(ctx context.Context, args []string, getenv func(string) string) (err error) {
 	s, err := prepare(args, getenv)
 	if err != nil {
 		return err
@@ -89,6 +89,8 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	if err != nil {
 		return err
 	}
+	// With the run its manifest and certificate have lost their use.
+	defer func() { err = errors.Join(err, os.RemoveAll(files)) }()
 	s.manifestFile = orElse(getenv("MANIFEST_FILE"), filepath.Join(files, "manifest.json"))
 	if err := os.WriteFile(s.manifestFile, s.frozen.Raw, 0o644); err != nil {
 		return fmt.Errorf("MANIFEST_FILE: %w", err)

@@ -61,10 +61,14 @@ func TestRefusals(t *testing.T) {
 		"EVENTS_FILE":        {good, map[string]string{"EVENTS_FILE": good[0], "PORT": "0"}, false, "algo.py:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv("TMPDIR", t.TempDir())
+			tmp := t.TempDir()
+			t.Setenv("TMPDIR", tmp)
 			err := run(t.Context(), c.args, func(name string) string { return c.env[name] })
 			if err == nil || !strings.Contains(err.Error(), c.says) || errors.Is(err, errUsage) != c.usage {
 				t.Errorf("%v\nexpected %q in it", err, c.says)
+			}
+			if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
 			}
 		})
 	}
@@ -128,6 +132,9 @@ func TestAsDocumented(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("ended by a signal: %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "cocos-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 	raw, err := os.ReadFile(manifestFile)
 	if err != nil {
