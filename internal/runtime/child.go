@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // childName is the argv[0] of the child.
@@ -144,7 +142,7 @@ func isolate(s setup) (results *os.File, err error) {
 	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
 		return nil, fmt.Errorf("forbidding user namespaces: %w", err)
 	}
-	return results, setLimits(s.Limits)
+	return results, setLimits(s)
 }
 
 // loopbackUp makes 127.0.0.1 of the empty network namespace usable.
@@ -165,7 +163,13 @@ func loopbackUp() error {
 	return nil
 }
 
-func setLimits(l manifest.Limits) error {
+func setLimits(s setup) error {
+	// Of this process, the one thread that starts the algorithm has its user; an
+	// ordinary user's has it in all threads.
+	own := int64(1)
+	if !s.DropGroups {
+		own = ownThreads
+	}
 	limits := []struct {
 		name     string
 		resource int
@@ -173,7 +177,7 @@ func setLimits(l manifest.Limits) error {
 	}{
 		{"core", unix.RLIMIT_CORE, 0},
 		{"nofile", unix.RLIMIT_NOFILE, 4096},
-		{"nproc", unix.RLIMIT_NPROC, uint64(l.Processes + ownThreads)},
+		{"nproc", unix.RLIMIT_NPROC, uint64(s.Limits.Processes + own)},
 		{"memlock", unix.RLIMIT_MEMLOCK, 64 << 10},
 		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},
 	}

@@ -411,6 +411,17 @@ func TestProcessesAreBounded(t *testing.T) {
 	if got.Succeeded() {
 		t.Error("started 400 processes with a limit of 16")
 	}
+	var started int
+	if _, err := fmt.Sscanf(got.err, "process %d:", &started); err != nil {
+		t.Fatalf("stderr %q: %v", got.err, err)
+	}
+	limit := 16
+	if os.Geteuid() != 0 {
+		limit += ownThreads
+	}
+	if started >= limit {
+		t.Errorf("started %d processes beside the first with a limit of %d", started, limit)
+	}
 }
 
 func TestWhatIsLeftBehindIsKilled(t *testing.T) {

@@ -44,7 +44,8 @@ type setup struct {
 	Limits       manifest.Limits
 	LimitData    bool // bound each process's memory
 	ScratchBytes int64
-	// DropGroups: this user may give up its supplementary groups.
+	// DropGroups: Run is root, the child and the algorithm are two users, and
+	// supplementary groups can be given up.
 	DropGroups bool
 }
 
