@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -174,6 +175,17 @@ func (c *Conn) enqueue() {
 	c.d.wake()
 }
 
+// unqueue takes a dead connection out of the line. Else a guest that takes no
+// packets could make the line grow with ever new connections.
+func (c *Conn) unqueue() {
+	if !c.queued {
+		return
+	}
+	c.queued = false
+	i := slices.Index(c.d.ready, c)
+	c.d.ready = slices.Delete(c.d.ready, i, i+1)
+}
+
 // transmit writes the connection's next packet; 0: it has none.
 func (c *Conn) transmit(to virtq.Buffers) int {
 	if c.state == stateDead {
@@ -320,6 +332,7 @@ func (c *Conn) fail(cause error) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+	c.unqueue()
 	c.settle()
 	c.readable.Broadcast()
 	c.writable.Broadcast()

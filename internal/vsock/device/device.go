@@ -4,12 +4,12 @@
 // It sees packets, not queues: Receive takes one from the guest, Transmit
 // writes one for it. Neither ever waits. Invariants:
 //
-//   - One lock guards everything. No system call, and no copy of more than one
-//     packet, happens under it.
+//   - One lock guards everything. No copy of more than one packet happens under
+//     it, and no system call but that of the few warnings about the guest.
 //   - What the guest can make this process hold is bounded: connections that
 //     this process has not closed by maxConns, bytes by bufferSize for each,
-//     answers to strangers by maxStrays. Data for the guest is not buffered at all: Write returns when
-//     its bytes are in the guest's own memory.
+//     answers to strangers by maxStrays. Data for the guest is not buffered at
+//     all: Write returns when its bytes are in the guest's own memory.
 //   - Replies of a connection are flags, not a queue: a guest that never takes
 //     them can't make them pile up.
 //   - A guest that breaks the protocol on a connection (data beyond its

@@ -179,6 +179,36 @@ func TestWritersTakeTurns(t *testing.T) {
 	})
 }
 
+// A guest that takes no packets can't make those pile up that wait for it,
+// however many connections it opens and resets.
+func TestGuestThatTakesNothing(t *testing.T) {
+	d := newDevice(t.Output(), nil)
+	defer d.Close()
+	l, err := d.Listen(9000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint32(10000) {
+		receive(d, packet(frontend.OpRequest, 1000+i, 9000, ""))
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		receive(d, packet(frontend.OpReset, 1000+i, 9000, ""))
+		c.Close()
+	}
+	if h, ok := d.Held(); !ok || h != (device.Held{}) {
+		t.Errorf("the device holds %+v", h)
+	}
+	// Nor can it by dialing a port that refuses, or a connection that we close.
+	for i := range uint32(10000) {
+		receive(d, packet(frontend.OpRequest, 1000+i, 9001, ""))
+	}
+	if h, ok := d.Held(); !ok || h.Strays != 256 || h.Queued != 0 {
+		t.Errorf("the device holds %+v", h)
+	}
+}
+
 // What a hostile guest makes the device log is bounded; the rest is counted.
 func TestLogIsBounded(t *testing.T) {
 	var log bytes.Buffer
@@ -225,6 +255,9 @@ func FuzzPackets(f *testing.F) {
 				p.Alloc = uint32(script[3])
 			}
 			receive(d, p)
+			if h, ok := d.Held(); !ok {
+				t.Fatalf("the device holds %+v", h)
+			}
 			if script[3]&0x80 != 0 && len(forwarded) > 0 {
 				c := forwarded[0]
 				forwarded = forwarded[1:]

@@ -12,7 +12,9 @@
 //     reader on the host. Back-pressure is the credit of the vsock protocol.
 //   - Used entries are published before a worker waits.
 //   - A guest that breaks a queue's rules loses the queue until it resets the
-//     device; a front end that breaks the protocol ends the session.
+//     device; a front end that breaks the protocol ends the session, and so
+//     does a fault in guest memory. What a guest makes this package log is
+//     bounded.
 //   - QEMU stops and starts queues both for a pause and for a reset. A resume
 //     brings back the index that was handed out; a queue that had moved and
 //     comes back with index 0 is a reset, and every connection of the guest's
@@ -29,6 +31,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -55,8 +58,13 @@ const (
 	protocolFeatures = protoMQ | protoReplyAck | protoConfig
 )
 
-// batch is how many chains a worker takes before it lets control messages in.
-const batch = 64
+const (
+	// batch is how many chains a worker takes before it lets control messages in.
+	batch = 64
+
+	// warnings is how many broken queues are logged; the rest are counted.
+	warnings = 20
+)
 
 // Handler is the device behind the queues. Its methods must not block.
 type Handler interface {
@@ -87,6 +95,9 @@ type Session struct {
 	mem    *virtq.Memory
 	queues [numQueues]*vring
 
+	breaks atomic.Int64          // how often the guest broke a queue
+	fault  atomic.Pointer[error] // the first that a worker met
+
 	stop chan struct{}
 	wg   sync.WaitGroup // workers and kick readers
 }
@@ -112,7 +123,7 @@ func (s *Session) Close() error { return s.conn.Close() }
 func (s *Session) Serve() error {
 	s.wg.Go(func() { s.work(s.queues[queueTX], s.receiveBatch) })
 	s.wg.Go(func() { s.work(s.queues[queueRX], s.transmitBatch) })
-	err := s.control()
+	err := guard(s.control)
 	close(s.stop)
 	s.conn.Close()
 	s.mu.Lock()
@@ -122,17 +133,19 @@ func (s *Session) Serve() error {
 	s.mu.Unlock()
 	s.wg.Wait()
 	s.mem.Unmap()
+	if n := s.breaks.Load(); n > warnings {
+		s.log.Warn("vsock device: the guest broke its queues more often than was logged", "count", n)
+	}
+	if fault := s.fault.Load(); fault != nil { // this is why the connection was closed
+		return *fault
+	}
 	return err
 }
 
 // control answers requests until the front end goes.
 func (s *Session) control() error {
 	for {
-		m, err := readMessage(s.conn)
-		if err == nil {
-			err = s.answer(&m)
-		}
-		m.closeFiles()
+		err := s.step()
 		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
 			return nil
 		}
@@ -140,6 +153,16 @@ func (s *Session) control() error {
 			return fmt.Errorf("vhost-user: %w", err)
 		}
 	}
+}
+
+// step reads and answers one request.
+func (s *Session) step() error {
+	m, err := readMessage(s.conn)
+	defer m.closeFiles()
+	if err != nil {
+		return err
+	}
+	return s.answer(&m)
 }
 
 func (s *Session) answer(m *message) error {
@@ -161,30 +184,40 @@ func (s *Session) answer(m *message) error {
 	return err
 }
 
-// work runs one queue's batches until the session ends. A fault in guest
-// memory (which the seals should make impossible) ends the session, not the
-// process.
-func (s *Session) work(q *vring, run func() (more bool)) {
-	debug.SetPanicOnFault(true)
+// guard runs what touches guest memory. A fault there (which the seals should
+// make impossible) ends the session with an error, not the process.
+func guard(run func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			s.log.Error("vsock device: fault while reading guest memory; the device ends", "queue", q.index, "fault", r)
-			s.conn.Close()
+			err = fmt.Errorf("fault while working on guest memory: %v", r)
 		}
 	}()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-q.wake:
-		}
-		for run() {
+	return run()
+}
+
+// work runs one queue's batches until the session ends.
+func (s *Session) work(q *vring, run func() (more bool)) {
+	err := guard(func() error {
+		for {
 			select {
 			case <-s.stop:
-				return
-			default:
+				return nil
+			case <-q.wake:
+			}
+			for run() {
+				select {
+				case <-s.stop:
+					return nil
+				default:
+				}
 			}
 		}
+	})
+	if err != nil {
+		err = fmt.Errorf("queue %d: %w", q.index, err)
+		s.fault.CompareAndSwap(nil, &err)
+		s.conn.Close() // the control loop ends, and with it the session
 	}
 }
 
@@ -257,7 +290,9 @@ func (s *Session) transmitBatch() (more bool) {
 func (s *Session) broken(q *vring, err error) {
 	q.broken.Store(true)
 	q.signalError()
-	s.log.Warn("vsock device: the guest broke its queue; the device rests until the guest resets it", "queue", q.index, "error", err)
+	if s.breaks.Add(1) <= warnings {
+		s.log.Warn("vsock device: the guest broke its queue; the device rests until the guest resets it", "queue", q.index, "error", err)
+	}
 	s.handler.Reset(err)
 }
 

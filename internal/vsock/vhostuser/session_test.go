@@ -2,7 +2,6 @@ package vhostuser_test
 
 import (
 	"bytes"
-	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -21,6 +20,7 @@ import (
 // handler is a device that does one thing with what it receives.
 type handler struct {
 	receive func(virtq.Buffers)
+	reset   func() // if not nil
 	resets  atomic.Int32
 }
 
@@ -28,7 +28,13 @@ func (h *handler) Receive(b virtq.Buffers)    { h.receive(b) }
 func (h *handler) Pending() bool              { return false }
 func (h *handler) Transmit(virtq.Buffers) int { return 0 }
 func (h *handler) MinBuffer() int             { return 1 }
-func (h *handler) Reset(error)                { h.resets.Add(1) }
+
+func (h *handler) Reset(error) {
+	h.resets.Add(1)
+	if h.reset != nil {
+		h.reset()
+	}
+}
 
 func pair(t *testing.T) (a, b *net.UnixConn) {
 	t.Helper()
@@ -78,7 +84,8 @@ func wait(t *testing.T, ended <-chan error) error {
 }
 
 // A page of guest memory that goes away (which the seals prevent) ends the
-// session, with a line in the log, and not the process.
+// session with an error that says so, and not the process: whether a queue's
+// worker meets it or the control loop.
 func TestFaultEndsTheSession(t *testing.T) {
 	fd, err := frontend.Memfd(8192, 0)
 	if err != nil {
@@ -93,15 +100,54 @@ func TestFaultEndsTheSession(t *testing.T) {
 	if err := unix.Ftruncate(fd, 4096); err != nil {
 		t.Fatal(err)
 	}
+	const says = "fault while working on guest memory"
+	t.Run("in a worker", func(t *testing.T) {
+		h := &handler{receive: func(b virtq.Buffers) { b.CopyIn(0, gone[4096:]) }}
+		f, ended := start(t, h, slog.New(slog.DiscardHandler))
+		f.TX.Post([]byte("a packet"))
+		if err := wait(t, ended); err == nil || !strings.Contains(err.Error(), "queue 1: "+says) {
+			t.Errorf("the session ended with %v", err)
+		}
+	})
+	t.Run("in the control loop", func(t *testing.T) {
+		sum := byte(0)
+		h := &handler{reset: func() { sum += gone[4096] }}
+		f, ended := start(t, h, slog.New(slog.DiscardHandler))
+		if err := f.Send(frontend.ResetOwner, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := wait(t, ended); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("the session ended with %v, after %d", err, sum)
+		}
+	})
+}
+
+// A guest that breaks its queue and resets the device, again and again, fills
+// no log.
+func TestLogOfBrokenQueuesIsBounded(t *testing.T) {
 	var log bytes.Buffer
-	h := &handler{receive: func(b virtq.Buffers) { b.CopyIn(0, gone[4096:]) }}
+	h := &handler{receive: func(virtq.Buffers) {}}
 	f, ended := start(t, h, slog.New(slog.NewTextHandler(&log, nil)))
-	f.TX.Post([]byte("a packet"))
-	if err := wait(t, ended); !errors.Is(err, net.ErrClosed) {
+	for range 50 {
+		f.TX.Offer(0, frontend.RingSize+1) // an index that jumps
+		if err := f.TX.Broken(); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.StopDevice(); err != nil {
+			t.Fatal(err)
+		}
+		f.RX.Zero()
+		f.TX.Zero()
+		if err := f.StartDevice(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Conn.Close()
+	if err := wait(t, ended); err != nil {
 		t.Errorf("the session ended with %v", err)
 	}
-	if !strings.Contains(log.String(), "fault while reading guest memory") {
-		t.Errorf("the log says %q", log.String())
+	if n := strings.Count(log.String(), "\n"); n != 21 || !strings.Contains(log.String(), "count=50") {
+		t.Errorf("%d lines:\n%s", n, log.String())
 	}
 }
 
