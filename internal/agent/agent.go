@@ -4,7 +4,8 @@
 //
 // Invariants:
 //   - Nobody but the participants of the one manifest is heard, each for what
-//     its role allows (authorise), on its own connection (callauth).
+//     its role allows (authorise), on its own connection (callauth). Strangers
+//     get no memory worth the name (door).
 //   - An input is in its place only with the manifest's size and digest. What
 //     can't become that leaves no trace; what broke off is kept and goes on.
 //   - Memory does not grow with the size of inputs or results: uploads stream to
@@ -148,18 +149,18 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 		l.Close()
 		return fmt.Errorf("agent: %w", err)
 	}
-	gate := callauth.Gate{Digest: a.cfg.Manifest.Digest, Admit: func(c callauth.Caller, method string) error {
-		return a.admit(c, method, nil)
+	gate := callauth.Gate{Digest: a.cfg.Manifest.Digest, Admit: func(ctx context.Context, c callauth.Caller, method string) error {
+		if err := a.admit(c, method, nil); err != nil {
+			return err
+		}
+		letStay(ctx)
+		return nil
 	}}
-	server := grpc.NewServer(append(bulk.ServerOptions(),
-		grpc.Creds(creds),
-		grpc.UnaryInterceptor(gate.Unary),
-		grpc.StreamInterceptor(gate.Stream),
-		grpc.WaitForHandlers(true),
-	)...)
+	options := append(bulk.ServerOptions(), gate.ServerOptions()...)
+	server := grpc.NewServer(append(options, grpc.Creds(creds), grpc.WaitForHandlers(true))...)
 	agentv1.RegisterAgentServiceServer(server, a)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
+	go func() { served <- server.Serve(newDoor(l)) }()
 
 	digest := a.cfg.Manifest.Digest.String()
 	a.cfg.Journal.Emit(vm.EventReady, "the agent awaits its participants", map[string]string{
@@ -215,7 +216,8 @@ func stopServer(s *grpc.Server) {
 func (a *Agent) admit(c callauth.Caller, method string, input *inputRef) error {
 	m := &a.cfg.Manifest.Manifest
 	reason := authorise(m, method, c, input)
-	if reason != "" {
+	// Lines about strangers would let them push all others out of the log.
+	if reason != "" && reason != rpcerr.Signature {
 		a.cfg.Log.Warn("refused a call", "method", method, "reason", string(reason), "caller", c.Key.Fingerprint())
 	}
 	return refusal(reason, m, c, input)

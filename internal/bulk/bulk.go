@@ -33,11 +33,15 @@ const (
 	connWindow   = 8 << 20
 	ioBuffer     = 128 << 10
 
+	// maxCalls at once on a connection: each can make the server hold a window
+	// and a message.
+	maxCalls = 16
+
 	// queued chunks wait before each stage of a receiver.
 	queued = 4
 )
 
-// ServerOptions of the agent's API, without credentials and interceptors.
+// ServerOptions of the agent's API, without credentials and the gate.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}),
@@ -47,7 +51,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(ioBuffer),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(32 << 10),
-		grpc.MaxConcurrentStreams(64),
+		grpc.MaxConcurrentStreams(maxCalls),
 		grpc.ConnectionTimeout(20 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: 5 * time.Minute,

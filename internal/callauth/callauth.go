@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/tap"
 
 	"github.com/ultravioletrs/cocos/atls"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
@@ -76,7 +77,7 @@ type Caller struct {
 
 type callerKey struct{}
 
-// CallerFrom returns the caller that the interceptors authenticated.
+// CallerFrom returns the caller that the gate authenticated.
 func CallerFrom(ctx context.Context) (Caller, error) {
 	c, ok := ctx.Value(callerKey{}).(Caller)
 	if !ok {
@@ -88,47 +89,44 @@ func CallerFrom(ctx context.Context) (Caller, error) {
 // Gate admits calls for one manifest.
 type Gate struct {
 	Digest manifest.Digest
-	// Admit judges an authenticated caller's call of a gRPC method. Required.
-	Admit func(c Caller, method string) error
+	// Admit judges an authenticated caller's call of a gRPC method, which may be
+	// one that does not exist. It is called with the connection's context, and
+	// must not wait. Required.
+	Admit func(ctx context.Context, c Caller, method string) error
 }
 
-// Unary is the interceptor for unary calls.
-func (g Gate) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	ctx, err := g.enter(ctx, info.FullMethod)
-	if err != nil {
-		return nil, err
+// ServerOptions put the gate before a server. It judges a call by its headers,
+// before the server keeps a byte for it: what a stranger sends after them is
+// thrown away. Interceptors refuse what did not come through the gate.
+func (g Gate) ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.InTapHandle(g.enter),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			if _, err := CallerFrom(ctx); err != nil {
+				return nil, err
+			}
+			return next(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if _, err := CallerFrom(s.Context()); err != nil {
+				return err
+			}
+			return next(srv, s)
+		}),
 	}
-	return next(ctx, req)
 }
 
-// Stream is the interceptor for streams.
-func (g Gate) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx, err := g.enter(ss.Context(), info.FullMethod)
-	if err != nil {
-		return err
-	}
-	return next(srv, &stream{ss, ctx})
-}
-
-type stream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *stream) Context() context.Context { return s.ctx }
-
-func (g Gate) enter(ctx context.Context, method string) (context.Context, error) {
-	md, _ := metadata.FromIncomingContext(ctx)
+func (g Gate) enter(ctx context.Context, call *tap.Info) (context.Context, error) {
 	info, err := atls.InfoFrom(ctx)
 	if err != nil {
-		return nil, errUnsigned()
+		return ctx, errUnsigned()
 	}
-	c, err := Authenticate(md, g.Digest, info.Exporter)
+	c, err := Authenticate(call.Header, g.Digest, info.Exporter)
 	if err != nil {
-		return nil, err
+		return ctx, err
 	}
-	if err := g.Admit(c, method); err != nil {
-		return nil, err
+	if err := g.Admit(ctx, c, call.FullMethodName); err != nil {
+		return ctx, err
 	}
 	return context.WithValue(ctx, callerKey{}, c), nil
 }

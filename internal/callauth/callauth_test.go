@@ -3,11 +3,16 @@ package callauth_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -143,5 +148,38 @@ func TestRoleFor(t *testing.T) {
 	}
 	if _, err := callauth.RoleFor(m, stranger); !errors.Is(err, callauth.ErrNoRole) {
 		t.Errorf("a stranger: %v", err)
+	}
+}
+
+// A server without this package's TLS lets nobody in, whatever the call.
+func TestGateWithoutTLS(t *testing.T) {
+	gate := callauth.Gate{Admit: func(context.Context, callauth.Caller, string) error { return nil }}
+	server := grpc.NewServer(gate.ServerOptions()...)
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	defer func() {
+		server.Stop()
+		<-served
+	}()
+	conn, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := healthpb.NewHealthClient(conn)
+	_, unary := c.Check(t.Context(), &healthpb.HealthCheckRequest{})
+	stream, err := c.Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	for _, err := range []error{unary, err} {
+		if d, _ := rpcerr.DetailOf(err); d.Reason != rpcerr.Unsigned {
+			t.Errorf("got %v", err)
+		}
 	}
 }
