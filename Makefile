@@ -40,7 +40,7 @@ hal-update: ## resolve the guest image's packages anew and write its lock file
 
 .PHONY: demo
 demo: deps-demo build hal ## run one computation from end to end in a VM
-	@$(WITH_QEMU) go run ./test/demo
+	@$(WITH_QEMU) go build -o build/demo ./test/demo; exec build/demo
 
 .PHONY: check
 check: ## formatting, vet, staticcheck, protocol contracts

@@ -19,8 +19,14 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A closed terminal and a reader of the output that went away (`| head`)
+	// end the demo in good order too.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	uninterrupted := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted: stopping what was started ...")
+	})
 	err := run(ctx)
+	uninterrupted()
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -48,13 +54,17 @@ func run(ctx context.Context) (err error) {
 	}
 	d := &demo{dir: dir, ctx: ctx}
 	defer func() {
-		err = errors.Join(err, d.stopAll())
-		if err != nil {
+		stopped := errors.Join(d.stopAll(), d.endLeft(leftGrace))
+		if interrupted := errors.Is(err, errInterrupted); stopped != nil || err != nil && !interrupted {
+			err = errors.Join(err, stopped)
 			fmt.Fprintf(os.Stderr, "\nThe logs of the demo are kept in %s\n", dir)
 			return
+		} else if interrupted {
+			fmt.Fprintln(os.Stderr, "demo: all is stopped and removed")
+		} else {
+			fmt.Printf("\nThe demo took %s.\n", time.Since(began).Round(100*time.Millisecond))
 		}
-		err = os.RemoveAll(dir)
-		fmt.Printf("\nThe whole demo took %s.\n", time.Since(began).Round(100*time.Millisecond))
+		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 
 	for _, s := range []struct {

@@ -27,9 +27,12 @@ type demo struct {
 	seen    int    // lines of the journal that were looked at
 }
 
+var errInterrupted = errors.New("interrupted")
+
 // process is a child that lives through several stages.
 type process struct {
 	name  string
+	log   string // file
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when it has ended
 	err   error         // valid then
@@ -40,7 +43,9 @@ func (d *demo) stage(title string, run func() error) error {
 	d.stages++
 	fmt.Printf("\n==> %d. %s\n", d.stages, title)
 	began := time.Now()
-	if err := run(); err != nil {
+	if err := run(); d.ctx.Err() != nil {
+		return errInterrupted // what failed then failed because of it
+	} else if err != nil {
 		return err
 	}
 	fmt.Printf("    done in %s\n", time.Since(began).Round(100*time.Millisecond))
@@ -52,6 +57,11 @@ func (d *demo) command(ctx context.Context, env []string, args ...string) *exec.
 	fmt.Printf("    $ %s\n", strings.Join(append(append([]string(nil), env...), args...), " "))
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), env...)
+	// A group of its own: Ctrl-C reaches the demo alone, which ends each child
+	// and the child's children. `go run` cleans up after SIGINT only.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }
 
@@ -75,12 +85,10 @@ func (d *demo) start(name string, grace time.Duration, env []string, args ...str
 	// Not bound to d.ctx: an interrupted demo stops it in good order too.
 	cmd := d.command(context.WithoutCancel(d.ctx), env, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	// A group of its own, so that Ctrl-C reaches the demo alone.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the %s: %w", name, err)
 	}
-	p := &process{name: name, cmd: cmd, done: make(chan struct{}), grace: grace}
+	p := &process{name: name, log: log.Name(), cmd: cmd, done: make(chan struct{}), grace: grace}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.done)
@@ -101,6 +109,9 @@ func (p *process) stop() error {
 	}
 	select {
 	case <-p.done:
+		if p.err != nil {
+			return fmt.Errorf("stopping the %s: %w; the end of its log:\n%s", p.name, p.err, tail(p.log))
+		}
 		return nil
 	case <-time.After(p.grace):
 		err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
@@ -272,11 +283,11 @@ func (d *demo) until(p *process, limit time.Duration, what string, done func() (
 		select {
 		case <-tick.C:
 		case <-p.done:
-			return fmt.Errorf("the %s ended while the demo waited for %s: %v; see %s", p.name, what, p.err, d.path(p.name+".log"))
+			return fmt.Errorf("the %s ended while the demo waited for %s: %v; the end of its log:\n%s", p.name, what, p.err, tail(p.log))
 		case <-deadline.C:
 			return fmt.Errorf("waited %s for %s; see the logs", limit, what)
 		case <-d.ctx.Done():
-			return errors.New("interrupted")
+			return errInterrupted
 		}
 	}
 }
