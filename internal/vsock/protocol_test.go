@@ -15,26 +15,30 @@ import (
 	"github.com/ultravioletrs/cocos/internal/vsock/vsocktest/frontend"
 )
 
-// Packets that no driver sends: each is right in all but one thing. The
-// connection they belong to may go, a bystander never does.
-func TestHostilePackets(t *testing.T) {
-	const guest, host = 1000, 9000
+// hostilePackets is what a guest does to an open connection between its port
+// and the host's.
+type hostilePackets struct {
+	name    string
+	packets [][]byte
+	reset   bool // the built-in device resets the connection, and the guest is told
+	alive   bool // the connection goes on
+}
+
+// hostilePacketCases are packets that no driver sends: each is right in all
+// but one thing.
+func hostilePacketCases(cid uint64, guest, host uint32) []hostilePackets {
 	edit := func(op uint16, data string, f func(*frontend.Packet)) []byte {
 		p := packet(op, guest, host, data)
+		p.Src = cid
 		f(&p)
 		return p.Bytes()
 	}
 	nothing := func(*frontend.Packet) {}
 	big := strings.Repeat("x", 4000)
-	for _, c := range []struct {
-		name    string
-		packets [][]byte // on an open connection
-		reset   bool     // the connection is reset, and the guest told
-		alive   bool     // the connection goes on
-	}{
-		{name: "shorter than a header", packets: [][]byte{packet(frontend.OpData, guest, host, "").Bytes()[:43]}, alive: true},
+	return []hostilePackets{
+		{name: "shorter than a header", packets: [][]byte{edit(frontend.OpData, "", nothing)[:43]}, alive: true},
 		{name: "empty", packets: [][]byte{{}}, alive: true},
-		{name: "from another CID", packets: [][]byte{edit(frontend.OpReset, "", func(p *frontend.Packet) { p.Src = 8 })}, alive: true},
+		{name: "from another CID", packets: [][]byte{edit(frontend.OpReset, "", func(p *frontend.Packet) { p.Src++ })}, alive: true},
 		{name: "from a CID that differs in its upper half", packets: [][]byte{edit(frontend.OpReset, "", func(p *frontend.Packet) { p.Src |= 1 << 32 })}, alive: true},
 		{name: "from the host's CID", packets: [][]byte{edit(frontend.OpReset, "", func(p *frontend.Packet) { p.Src = 2 })}, alive: true},
 		{name: "to another CID", packets: [][]byte{edit(frontend.OpReset, "", func(p *frontend.Packet) { p.Dst = 3 })}, alive: true},
@@ -62,7 +66,13 @@ func TestHostilePackets(t *testing.T) {
 		{name: "shutdown of nothing", packets: [][]byte{edit(frontend.OpShutdown, "", nothing)}, alive: true},
 		{name: "shutdown with unknown flags", packets: [][]byte{edit(frontend.OpShutdown, "", func(p *frontend.Packet) { p.Flags = ^uint32(3) })}, alive: true},
 		{name: "data of no bytes", packets: [][]byte{edit(frontend.OpData, "", nothing)}, alive: true},
-	} {
+	}
+}
+
+// The connection that hostile packets belong to may go, a bystander never does.
+func TestHostilePackets(t *testing.T) {
+	const guest, host = 1000, 9000
+	for _, c := range hostilePacketCases(guestCID, guest, host) {
 		t.Run(c.name, func(t *testing.T) {
 			r := started(t, vsock.UserConfig{})
 			l := r.listen(host)

@@ -47,8 +47,8 @@ func (a archive) addFile(name string, mode fs.FileMode, from string) error {
 }
 
 // pack makes the outer VM's initial RAM disk: the guest image's own, for its
-// modules, with all the rest behind it.
-func pack(ctx context.Context, image, qemu, dir, to string) error {
+// modules, with all the rest behind it. tests is the pattern of those to run.
+func pack(ctx context.Context, image, qemu, tests, dir, to string) error {
 	a := archive{}
 	for pkg, args := range map[string][]string{
 		"./test/vsock-kernel/outer": {"build"},
@@ -82,6 +82,7 @@ func pack(ctx context.Context, image, qemu, dir, to string) error {
 	if err := a.addQEMU(qemu); err != nil {
 		return err
 	}
+	a.add("tests", 0o644, []byte(tests))
 	a["tmp"] = cpio.Entry{Name: "tmp", Mode: fs.ModeDir | 0o777}
 
 	out, err := os.ReadFile(rootfs)

@@ -28,6 +28,16 @@ type Suite struct {
 	session  *Session
 }
 
+// MachineCases are the names of what Run does to the VM besides Cases.
+var MachineCases = []string{pauseCase, rebootCase, resetCase, powerOffCase}
+
+const (
+	pauseCase    = "pause and resume in mid-transfer"
+	rebootCase   = "the guest reboots"
+	resetCase    = "the reset button"
+	powerOffCase = "power off"
+)
+
 // Listen makes the suite's listeners. Call it before the VM starts.
 func (s *Suite) Listen(t *testing.T) {
 	t.Helper()
@@ -108,7 +118,7 @@ func (s *Suite) cases(t *testing.T, base uint64) {
 
 // pause stops the VM in the middle of transfers both ways, and lets it go on.
 func (s *Suite) pause(t *testing.T) {
-	t.Run("pause and resume in mid-transfer", func(t *testing.T) {
+	t.Run(pauseCase, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), caseTimeout)
 		defer cancel()
 		down, err := open(ctx, s.Host.Dial, opSource, uint64(s.Size.Bytes))
@@ -161,7 +171,7 @@ func (s *Suite) pause(t *testing.T) {
 // reboot lets the guest reboot, then resets it, each time in the middle of a
 // transfer: the old connections end, and all works again.
 func (s *Suite) reboot(t *testing.T) {
-	for i, how := range []string{"the guest reboots", "the reset button"} {
+	for i, how := range []string{rebootCase, resetCase} {
 		t.Run(how, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), caseTimeout+s.Patience)
 			defer cancel()
@@ -173,7 +183,7 @@ func (s *Suite) reboot(t *testing.T) {
 			if _, err := io.ReadFull(old, make([]byte, chunk)); err != nil {
 				t.Fatal(err)
 			}
-			if i == 0 {
+			if how == rebootCase {
 				err = s.session.tell(command{Action: "reboot"})
 			} else {
 				err = s.VM.Reset()
@@ -196,7 +206,7 @@ func (s *Suite) reboot(t *testing.T) {
 }
 
 func (s *Suite) powerOff(t *testing.T) {
-	t.Run("power off", func(t *testing.T) {
+	t.Run(powerOffCase, func(t *testing.T) {
 		if err := s.session.tell(command{Action: "poweroff"}); err != nil {
 			t.Fatal(err)
 		}

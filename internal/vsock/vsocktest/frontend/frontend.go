@@ -5,7 +5,8 @@
 // messages is the test's to choose.
 //
 // It shares no code with the device, so that an error in one is not repeated
-// in the other. All waits end after Patience.
+// in the other. All waits end after Patience. Vhost is the same for the
+// kernel's device.
 package frontend
 
 import (
@@ -81,7 +82,8 @@ type Frontend struct {
 	closed bool
 }
 
-// New makes the guest's memory and rings. conn is the front end's to close.
+// New makes the guest's memory and rings. conn is the front end's to close; it
+// is nil where requests go another way.
 func New(conn *net.UnixConn) (*Frontend, error) {
 	fd, err := Memfd(MemSize, unix.F_SEAL_SHRINK)
 	if err != nil {
@@ -125,7 +127,9 @@ func (f *Frontend) Close() {
 		return
 	}
 	f.closed = true
-	f.Conn.Close()
+	if f.Conn != nil {
+		f.Conn.Close()
+	}
 	for _, r := range []*Ring{f.RX, f.TX} {
 		if r != nil {
 			r.close()

@@ -126,7 +126,7 @@ func (r *Ring) Kick() {
 	unix.Write(r.kick, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
-// Used waits for the device to return a chain.
+// NextUsed waits for the device to return a chain.
 func (r *Ring) NextUsed() (head uint32, n int, err error) {
 	deadline := time.Now().Add(Patience)
 	for uint16(r.word(r.Used).Load()>>16) == r.seen {
