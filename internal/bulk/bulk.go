@@ -14,6 +14,7 @@
 package bulk
 
 import (
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -81,5 +82,21 @@ func DialOptions() []grpc.DialOption {
 	}
 }
 
-// pool of chunks to send.
-var pool = mem.DefaultBufferPool()
+// chunkPool keeps chunks that were sent. gRPC's own pool clears a buffer each
+// time it is taken; a Sender fills what it sends and sends no more than that.
+type chunkPool struct{ chunks sync.Pool }
+
+var pool mem.BufferPool = new(chunkPool)
+
+// Get implements mem.BufferPool for at most ChunkSize bytes.
+func (p *chunkPool) Get(n int) *[]byte {
+	if b, ok := p.chunks.Get().(*[]byte); ok {
+		*b = (*b)[:n]
+		return b
+	}
+	b := make([]byte, n, ChunkSize)
+	return &b
+}
+
+// Put implements mem.BufferPool.
+func (p *chunkPool) Put(b *[]byte) { p.chunks.Put(b) }

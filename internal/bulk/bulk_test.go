@@ -188,6 +188,26 @@ func TestSendAndReceive(t *testing.T) {
 	}
 }
 
+// A chunk's buffer is used again as it is: nothing of what it held may travel.
+func TestNothingOfAnEarlierChunkIsSent(t *testing.T) {
+	for range 20 {
+		for _, data := range [][]byte{noise(ChunkSize), []byte("short")} {
+			w := &wire{end: io.EOF}
+			s := NewSender(w.SendMsg, nil)
+			if _, err := s.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			var got bytes.Buffer
+			if _, err := Receive(w, ChunkSize, nil, &got); err != nil || !bytes.Equal(got.Bytes(), data) {
+				t.Fatalf("sent %d bytes, received %d: %v", len(data), got.Len(), err)
+			}
+		}
+	}
+}
+
 func TestSenderFails(t *testing.T) {
 	broken := errors.New("broken")
 	for _, at := range []int{0, 1, 3} {
