@@ -105,6 +105,26 @@ func (l *lab) data() (name string, digest [sha256.Size]byte, err error) {
 	return l.dataFile, l.dataDigest, nil
 }
 
+// warm writes a file of the lab's size and removes it. Before each turn of a
+// transfer it makes what is about to be written cost both sides the same: the
+// pages of a file in memory that nobody has used for a while may first have to
+// be fetched back from the host of the machine that this runs on.
+func (l *lab) warm() error {
+	name := l.path("warm.bin")
+	f, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("warming the work folder: %w", err)
+	}
+	b := make([]byte, mib)
+	for left := l.size; left > 0 && err == nil; left -= int64(len(b)) {
+		_, err = f.Write(b[:min(left, int64(len(b)))])
+	}
+	if err := errors.Join(err, f.Close(), os.Remove(name)); err != nil {
+		return fmt.Errorf("warming the work folder: %w", err)
+	}
+	return nil
+}
+
 // qemu is the emulator that a Manager here would use.
 func (l *lab) qemu(ctx context.Context) (string, error) {
 	name := cmp.Or(os.Getenv("MANAGER_QEMU_BIN_PATH"), "qemu-system-x86_64")

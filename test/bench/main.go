@@ -66,6 +66,8 @@ func exitOn(err error) {
 	}
 }
 
+var errInterrupted = errors.New("interrupted; no figures were written")
+
 func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	out := flags.String("out", "", "`file` that the figures are written to as JSON")
@@ -98,7 +100,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	var failed []string
 	for _, b := range chosen {
 		if ctx.Err() != nil {
-			return errors.New("interrupted; no figures were written")
+			return errInterrupted
 		}
 		l.say("measuring %s", strings.Join(b.rows, ", "))
 		got, err := b.run(ctx, l)
@@ -107,6 +109,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 			l.say("FAILED %s: %v", strings.Join(b.rows, ", "), err)
 		}
 		rows = append(rows, got...)
+	}
+	if ctx.Err() != nil {
+		return errInterrupted
 	}
 	if err := writeTable(stdout, rows); err != nil {
 		return err

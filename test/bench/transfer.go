@@ -43,7 +43,7 @@ func upload(ctx context.Context, l *lab) ([]row, error) {
 	}
 	rates, memory := transferRows("upload_1gib")
 	for range l.runs {
-		if err := errors.Join(uploadOnce(ctx, l, owner, m, source, &rates, &memory)); err != nil {
+		if err := uploadOnce(ctx, l, owner, m, source, &rates, &memory); err != nil {
 			return nil, errors.Join(err, reference.stop())
 		}
 		if err := reference.upload(ctx, source, digest, &rates); err != nil {
@@ -59,7 +59,7 @@ func uploadOnce(ctx context.Context, l *lab, owner party, m manifest.Frozen, sou
 		return err
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
-	if err := a.memory.reset(); err != nil {
+	if err := errors.Join(l.warm(), a.memory.reset()); err != nil {
 		return err
 	}
 	_, took, err := timed(ctx, a.cli(owner, m, "data", source, "--name", "data")...)
@@ -128,7 +128,7 @@ func resultOnce(ctx context.Context, l *lab, owner party, m manifest.Frozen, alg
 	if err := a.awaitState(bounded, "ResultReady"); err != nil {
 		return err
 	}
-	if err := a.memory.reset(); err != nil {
+	if err := errors.Join(l.warm(), a.memory.reset()); err != nil {
 		return err
 	}
 	target := l.path("result.tar")
@@ -178,6 +178,9 @@ func (a *agent) cli(p party, m manifest.Frozen, args ...string) []string {
 
 // upload times one upload to the bare copy.
 func (t *tlsCopy) upload(ctx context.Context, source string, digest [sha256.Size]byte, r *row) error {
+	if err := t.l.warm(); err != nil {
+		return err
+	}
 	_, took, err := timed(ctx, t.l.self, "tls-put", t.address, t.cert, source, hexDigest(digest))
 	if err != nil {
 		return err
@@ -188,6 +191,9 @@ func (t *tlsCopy) upload(ctx context.Context, source string, digest [sha256.Size
 
 // download times one download from it.
 func (t *tlsCopy) download(ctx context.Context, digest [sha256.Size]byte, r *row) error {
+	if err := t.l.warm(); err != nil {
+		return err
+	}
 	target := t.l.path("downloaded.bin")
 	_, took, err := timed(ctx, t.l.self, "tls-get", t.address, t.cert, target, hexDigest(digest))
 	if err != nil {
