@@ -3,12 +3,14 @@ package manager
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -198,6 +200,60 @@ func TestShimKilledAfterItsVM(t *testing.T) {
 	kinds := l.complete(id)
 	l.empty()
 	if count(kinds, vm.EventLost) != 0 || count(kinds, vm.EventExited) != 1 {
+		t.Errorf("events: %v", kinds)
+	}
+}
+
+// watcher closes seen at the first log line with the text.
+type watcher struct {
+	testWriter
+	text string
+	seen chan struct{}
+	once *sync.Once
+}
+
+func (w watcher) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), w.text) {
+		w.once.Do(func() { close(w.seen) })
+	}
+	return w.testWriter.Write(b)
+}
+
+// TestSpoolThatCannotBeOpenedNow: what the host can't read for a while, as it
+// has no file to spare, is not given up for lost.
+func TestSpoolThatCannotBeOpenedNow(t *testing.T) {
+	held := make(chan struct{})
+	l := newLab(t, func(*eventv1.Event) server.Verdict {
+		select {
+		case <-held:
+			return server.Ack
+		default:
+			return server.Withhold
+		}
+	})
+	stop := l.inside()
+	id := l.submit()
+	l.event(id, vm.EventState)
+	stop()
+	l.killShim()
+	lock := filepath.Join(vm.DirOf(l.state, id).Spool(), "lock")
+	if err := errors.Join(os.Rename(lock, lock+".away"), os.Mkdir(lock, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	close(held)
+	w := watcher{testWriter{t}, "reading what the shim left", make(chan struct{}), new(sync.Once)}
+	l.insideLogging(w)
+	select {
+	case <-w.seen:
+	case <-l.ctx.Done():
+		t.Fatal("the Manager did not say that it can't read the spool")
+	}
+	if err := errors.Join(os.Remove(lock), os.Rename(lock+".away", lock)); err != nil {
+		t.Fatal(err)
+	}
+	kinds := l.complete(id)
+	l.empty()
+	if count(kinds, vm.EventState) != 5 || count(kinds, vm.EventLost) != 1 {
 		t.Errorf("events: %v", kinds)
 	}
 }

@@ -82,7 +82,7 @@ func childManager() error {
 	if err != nil {
 		return err
 	}
-	return run_(ctx, cfg, hook)
+	return runHooked(ctx, cfg, hook)
 }
 
 func killAt(point string, count int) func(string) {
@@ -315,11 +315,17 @@ func (p *process) kill(t *testing.T) {
 // inside runs a Manager in the test's process until stop is called.
 func (l *lab) inside() (stop func()) {
 	l.t.Helper()
+	return l.insideLogging(testWriter{l.t})
+}
+
+// insideLogging is inside with a log of the test's own.
+func (l *lab) insideLogging(log io.Writer) (stop func()) {
+	l.t.Helper()
 	cfg, err := testConfig(l.state, l.address, l.ca, l.env)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	cfg.Log = slog.New(slog.NewTextHandler(testWriter{l.t}, nil))
+	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, cfg) }()

@@ -90,9 +90,9 @@ type Manager struct {
 
 // Run is the Manager's whole life: it takes the state directory, adopts the VMs
 // in it and serves the computations server until ctx ends. VMs go on.
-func Run(ctx context.Context, cfg Config) error { return run_(ctx, cfg, nil) }
+func Run(ctx context.Context, cfg Config) error { return runHooked(ctx, cfg, nil) }
 
-func run_(ctx context.Context, cfg Config, hook func(string)) (err error) {
+func runHooked(ctx context.Context, cfg Config, hook func(string)) (err error) {
 	state, err := openState(cfg.StateDir)
 	if err != nil {
 		return err

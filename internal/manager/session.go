@@ -168,3 +168,18 @@ func (h *hub) get() (*session, <-chan struct{}) {
 	}
 	return h.current, h.changed
 }
+
+// wait is get once there is a session; nil when ctx has ended.
+func (h *hub) wait(ctx context.Context) (*session, <-chan struct{}) {
+	for {
+		s, changed := h.get()
+		if s != nil {
+			return s, changed
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}

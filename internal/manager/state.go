@@ -71,7 +71,14 @@ func openState(path string) (_ *stateDir, err error) {
 	if err := os.MkdirAll(s.vms(), 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder of VMs: %w", err)
 	}
-	return s, s.readLedger()
+	if err := s.readLedger(); err != nil {
+		return nil, err
+	}
+	// What was made above is there after a crash, before anything relies on it.
+	if err := syncPath(path); err != nil {
+		return nil, fmt.Errorf("writing the state directory: %w", err)
+	}
+	return s, nil
 }
 
 func (s *stateDir) vms() string { return filepath.Join(s.path, vm.VMsDir) }
