@@ -59,11 +59,16 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if pairs := strings.TrimSpace(h.shared.buf.String()); pairs != "" {
 		text += " " + pairs
 	}
-	if len(text) > maxLineBytes {
-		text = strings.ToValidUTF8(text[:maxLineBytes-len("…")], "") + "…"
-	}
-	h.journal.log(r.Time, levelOf(r.Level), text)
+	h.journal.log(r.Time, levelOf(r.Level), short(text))
 	return nil
+}
+
+// short cuts a text at maxLineBytes, and makes it UTF-8.
+func short(s string) string {
+	if len(s) <= maxLineBytes {
+		return strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return strings.ToValidUTF8(s[:maxLineBytes-len("…")], "") + "…"
 }
 
 // clean keeps a line one line.

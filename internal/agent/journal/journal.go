@@ -18,7 +18,8 @@ import (
 	"time"
 )
 
-// Bounds of the log.
+// Bounds of the log, and of each text of an event: the host takes no event that
+// is longer than a few of these.
 const (
 	maxLines     = 4096
 	maxLineBytes = 4 << 10
@@ -70,16 +71,21 @@ func New(now func() time.Time) *Journal {
 	return &Journal{now: now, changed: make(chan struct{})}
 }
 
-// Emit appends an event and returns it with its number.
+// Emit appends an event and returns it with its number. Texts of more than 4 KiB
+// are cut.
 func (j *Journal) Emit(kind, message string, attributes map[string]string) Event {
+	attributes = maps.Clone(attributes)
+	for k, v := range attributes {
+		attributes[k] = short(v)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	e := Event{
 		Sequence:   uint64(len(j.events)) + 1,
 		Time:       j.now(),
 		Kind:       kind,
-		Message:    message,
-		Attributes: maps.Clone(attributes),
+		Message:    short(message),
+		Attributes: attributes,
 	}
 	j.events = append(j.events, e)
 	j.wake()

@@ -50,6 +50,21 @@ func TestEventsAreNumberedAndKept(t *testing.T) {
 	}
 }
 
+// A text that the host would refuse must not keep an event from arriving.
+func TestEventTextsAreBounded(t *testing.T) {
+	j := New(fixed)
+	long := strings.Repeat("é", maxLineBytes)
+	e := j.Emit("kind", long, map[string]string{"reason": long, "bad": "a\xffb"})
+	for name, s := range map[string]string{"message": e.Message, "reason": e.Attributes["reason"], "bad": e.Attributes["bad"]} {
+		if len(s) > maxLineBytes || !utf8.ValidString(s) || s == "" {
+			t.Errorf("%s has %d bytes, UTF-8 %t", name, len(s), utf8.ValidString(s))
+		}
+	}
+	if !strings.HasSuffix(e.Message, "…") || len(e.Message) < maxLineBytes-8 {
+		t.Errorf("cut to %d bytes", len(e.Message))
+	}
+}
+
 func TestLinesAreBoundedAndDropsCounted(t *testing.T) {
 	j := New(fixed)
 	log := slog.New(j.Handler(slog.LevelInfo))
