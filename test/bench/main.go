@@ -96,33 +96,46 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
 
+	return measure(ctx, l, chosen, stdout, *out)
+}
+
+// measure runs the benches one after the other, prints the table and, if out is
+// not empty, writes the file. Its error names each row that there is not.
+func measure(ctx context.Context, l *lab, chosen []bench, stdout io.Writer, out string) error {
 	var rows []row
 	var failed []string
 	for _, b := range chosen {
+		l.say("measuring %s", strings.Join(b.rows, ", "))
+		got, err := b.run(ctx, l)
 		if ctx.Err() != nil {
 			return errInterrupted
 		}
-		l.say("measuring %s", strings.Join(b.rows, ", "))
-		got, err := b.run(ctx, l)
+		got = slices.DeleteFunc(got, func(r row) bool { return len(r.values) == 0 })
+		missing := slices.DeleteFunc(slices.Clone(b.rows), func(name string) bool {
+			return slices.ContainsFunc(got, func(r row) bool { return r.name == name })
+		})
+		if err == nil && len(missing) > 0 {
+			err = errors.New("there are no figures")
+		}
 		if err != nil {
-			failed = append(failed, strings.Join(b.rows, ", "))
+			if len(missing) == 0 {
+				missing = b.rows // measured, but what was started did not end well
+			}
+			failed = append(failed, strings.Join(missing, ", "))
 			l.say("FAILED %s: %v", strings.Join(b.rows, ", "), err)
 		}
 		rows = append(rows, got...)
 	}
-	if ctx.Err() != nil {
-		return errInterrupted
-	}
 	if err := writeTable(stdout, rows); err != nil {
 		return err
 	}
-	if *out != "" {
-		if err := writeJSON(*out, rows); err != nil {
+	if out != "" {
+		if err := writeJSON(out, rows); err != nil {
 			return err
 		}
 	}
 	if len(failed) > 0 {
-		return fmt.Errorf("not measured: %s; see above", strings.Join(failed, "; "))
+		return fmt.Errorf("failed: %s; see above", strings.Join(failed, "; "))
 	}
 	return nil
 }
