@@ -174,3 +174,15 @@ func TestWarmLeavesNothing(t *testing.T) {
 		t.Error("no error in a folder that does not exist")
 	}
 }
+
+func TestAMissingProgramSaysWhatToDo(t *testing.T) {
+	l := testLab(t)
+	missing := filepath.Join(l.dir, "cocos-nothing")
+	_, err := l.start("nothing", nil, missing)
+	_, _, timedErr := timed(t.Context(), missing)
+	for _, err := range []error{err, timedErr} {
+		if err == nil || !strings.Contains(err.Error(), missing) || !strings.Contains(err.Error(), "make build") {
+			t.Errorf("error %v", err)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -37,7 +38,7 @@ func (l *lab) start(name string, env []string, args ...string) (*process, error)
 	// A Ctrl-C is for this program, which then stops what it started.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", name, err)
+		return nil, fmt.Errorf("starting %s: %w%s", name, err, buildHint(err))
 	}
 	go func() {
 		p.err = p.cmd.Wait()
@@ -88,7 +89,15 @@ func timed(ctx context.Context, args ...string) (stdout string, took time.Durati
 	err = cmd.Run()
 	took = time.Since(began)
 	if err != nil {
-		return "", 0, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
+		return "", 0, fmt.Errorf("%s: %w: %s%s", strings.Join(args, " "), err, strings.TrimSpace(errOut.String()), buildHint(err))
 	}
 	return out.String(), took, nil
+}
+
+// buildHint is what to do about a program that is not there.
+func buildHint(err error) string {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "; run `make build`"
+	}
+	return ""
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,12 +35,14 @@ func sizeRows() []string {
 // sizes needs no reference: a size is the same wherever it is measured.
 func sizes(context.Context, *lab) ([]row, error) {
 	var rows []row
+	var errs []error
 	for _, s := range sized {
 		info, err := os.Stat(s.file)
 		if err != nil {
-			return rows, fmt.Errorf("%w; run `make build hal`", err)
+			errs = append(errs, fmt.Errorf("%w; run `make build hal`", err))
+			continue
 		}
 		rows = append(rows, row{name: s.row, unit: "MiB", values: series{float64(info.Size()) / mib}})
 	}
-	return rows, nil
+	return rows, errors.Join(errs...)
 }
