@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,6 +132,54 @@ func TestDeadlines(t *testing.T) {
 			t.Errorf("Write: %d, %v", n, err)
 		}
 	})
+}
+
+// The counters of credit go round at 4 GiB, in either direction, and a lie about
+// them is one on the other side too.
+func TestCountersWrap(t *testing.T) {
+	const window, step = 256 << 10, 4000
+	for _, before := range []uint32{1, step / 2, window, window + 1} {
+		d := newDevice(t.Output(), nil)
+		defer d.Close()
+		c := connect(t, d)
+		defer c.Close()
+		device.Skip(c, -before)
+		// More than a window from the guest, which fills it and has it emptied.
+		data := strings.Repeat("x", step)
+		for sent := 0; sent < 4*window; {
+			for credit := window; credit >= step; credit -= step {
+				p := packet(frontend.OpData, 1000, 9000, data)
+				p.Taken = -before
+				receive(d, p)
+				sent += step
+				if _, err := io.ReadFull(c, make([]byte, step)); err != nil {
+					t.Fatalf("%d before the wrap, after %d bytes: %v", before, sent, err)
+				}
+			}
+			if p, ok := next(t, d); !ok || p.Op != frontend.OpCreditUpdate || p.Taken != uint32(sent)-before {
+				t.Fatalf("%d before the wrap, after %d bytes the device sent %v", before, sent, p)
+			}
+		}
+		// And to the guest.
+		go c.Write(make([]byte, 4*window))
+		for got := uint32(0); got < 4*window; {
+			p, ok := next(t, d)
+			if !ok {
+				runtime.Gosched() // the writer has not begun
+				continue
+			}
+			got += p.Size
+			u := packet(frontend.OpCreditUpdate, 1000, 9000, "")
+			u.Taken = got - before
+			receive(d, u)
+		}
+		lie := packet(frontend.OpCreditUpdate, 1000, 9000, "")
+		lie.Taken = 4*window - before + 1
+		receive(d, lie)
+		if _, err := c.Write([]byte{1}); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%d before the wrap: writing after a lie: %v", before, err)
+		}
+	}
 }
 
 // Concurrent writers do not mix their bytes, and connections take turns.
