@@ -68,14 +68,12 @@ func makeFolders(dir string) (folders, error) {
 		return f, fmt.Errorf("the agent's folder %s is not empty: it has %s; give it one of its own", dir, left[0].Name())
 	}
 	// The algorithm's user passes through work and reads datasets.
-	for name, mode := range map[string]fs.FileMode{f.incoming(): 0o700, f.output(): 0o700, f.work(): 0o755} {
-		if err := makeFolder(name, mode); err != nil {
-			return f, err
-		}
-	}
-	for name, mode := range map[string]fs.FileMode{f.datasets(): 0o755, f.results(): 0o755} {
-		if err := makeFolder(name, mode); err != nil {
-			return f, err
+	for _, d := range []struct {
+		name string
+		mode fs.FileMode
+	}{{f.incoming(), 0o700}, {f.output(), 0o700}, {f.work(), 0o755}, {f.datasets(), 0o755}, {f.results(), 0o755}} {
+		if err := makeFolder(d.name, d.mode); err != nil {
+			return f, errors.Join(err, f.remove())
 		}
 	}
 	return f, nil
