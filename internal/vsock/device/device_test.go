@@ -143,6 +143,9 @@ func TestCountersWrap(t *testing.T) {
 		defer d.Close()
 		c := connect(t, d)
 		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(frontend.Patience)); err != nil {
+			t.Fatal(err)
+		}
 		device.Skip(c, -before)
 		// More than a window from the guest, which fills it and has it emptied.
 		data := strings.Repeat("x", step)
@@ -161,17 +164,28 @@ func TestCountersWrap(t *testing.T) {
 			}
 		}
 		// And to the guest.
-		go c.Write(make([]byte, 4*window))
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := c.Write(make([]byte, 4*window))
+			wrote <- err
+		}()
 		for got := uint32(0); got < 4*window; {
 			p, ok := next(t, d)
 			if !ok {
-				runtime.Gosched() // the writer has not begun
+				select {
+				case err := <-wrote:
+					t.Fatalf("%d before the wrap: Write ended with %v after %d bytes", before, err, got)
+				default:
+					runtime.Gosched() // the writer has not begun
+				}
 				continue
 			}
-			got += p.Size
 			u := packet(frontend.OpCreditUpdate, 1000, 9000, "")
-			u.Taken = got - before
-			receive(d, u)
+			for _, taken := range []uint32{got, got + p.Size} { // nothing of it yet, then all
+				u.Taken = taken - before
+				receive(d, u)
+			}
+			got += p.Size
 		}
 		lie := packet(frontend.OpCreditUpdate, 1000, 9000, "")
 		lie.Taken = 4*window - before + 1
