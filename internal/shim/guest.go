@@ -43,6 +43,9 @@ const (
 	// used, one may take its place, the rest are leftovers.
 	maxConnections = 4
 	maxStreams     = 4
+	// maxDialLines is how many sessions are worth a line in the shim's log, which
+	// is on the host's disk.
+	maxDialLines = 20
 )
 
 // eventKind is the form of an event's kind, such as "agent.ready".
@@ -109,7 +112,9 @@ func (s *guestServer) Session(stream guestv1.GuestService_SessionServer) error {
 	if err := stream.Send(&guestv1.SessionResponse{Message: &guestv1.SessionResponse_Launch{Launch: s.launch}}); err != nil {
 		return err
 	}
-	s.Log.Info("the agent dialled", "agent_version", clean(hello.GetAgentVersion(), 64))
+	if n := s.dials.Add(1); n <= maxDialLines {
+		s.Log.Info("the agent dialled", "agent_version", clean(hello.GetAgentVersion(), 64), "session", n)
+	}
 	s.readyOnce.Do(func() { close(s.ready) })
 
 	in := &intake{spool: s.spool, logs: s.logs, runID: s.spec.RunID, maxSpool: maxSpool, arrived: make(chan struct{}, 1)}

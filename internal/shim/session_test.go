@@ -2,7 +2,12 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +148,48 @@ func TestReconnect(t *testing.T) {
 }
 
 // A full spool holds the agent up until the Manager has acknowledged.
+// A guest that dials again and again does not fill the host's disk with lines.
+func TestManyDialsAreFewLines(t *testing.T) {
+	dir, _ := newVM(t, "")
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	s := startShim(t, dir, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) })
+	s.follow().until(vm.EventBooting)
+	client := guestv1.NewGuestServiceClient(dialUnix(t, guestSocket(dir, vm.SessionPort)))
+	for range 5 * maxDialLines {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		stream, err := client.Session(ctx)
+		if err == nil {
+			err = stream.Send(helloMessage(1))
+		}
+		if err == nil {
+			_, err = stream.Recv() // the launch
+		}
+		if err == nil {
+			err = stream.CloseSend()
+		}
+		if err == nil {
+			if _, err = stream.Recv(); errors.Is(err, io.EOF) {
+				err = nil
+			}
+		}
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(log.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(b), "the agent dialled"); n != maxDialLines {
+		t.Errorf("%d lines of %d sessions", n, 5*maxDialLines)
+	}
+}
+
 func TestFullSpoolHoldsTheAgent(t *testing.T) {
 	sp, err := spool.Open(t.TempDir())
 	if err != nil {

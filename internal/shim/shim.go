@@ -27,6 +27,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,6 +111,7 @@ type shim struct {
 
 	ready     chan struct{} // closed with the first session
 	readyOnce sync.Once
+	dials     atomic.Int64  // sessions of the agent so far
 	released  chan struct{} // closed by Release
 	closing   chan struct{} // closed when the API ends
 	stops     chan time.Duration
