@@ -14,7 +14,6 @@ package callauth
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -170,23 +169,3 @@ func Stranger() error {
 }
 
 var _ credentials.PerRPCCredentials = Signer{}
-
-// ErrNoRole says that a manifest gives a key no role.
-var ErrNoRole = errors.New("the manifest gives this key no role")
-
-// RoleFor picks the first of the wanted roles that the manifest gives to key;
-// with none wanted, the first of all.
-func RoleFor(m *manifest.Manifest, key keys.Public, wanted ...manifest.Role) (manifest.Role, error) {
-	if len(wanted) == 0 {
-		wanted = manifest.Roles()
-	}
-	for _, r := range wanted {
-		if m.HasRole(key, r) {
-			return r, nil
-		}
-	}
-	if has := m.RolesOf(key); len(has) > 0 {
-		return "", fmt.Errorf("the manifest gives this key the roles %q; %q is needed", has, wanted)
-	}
-	return "", fmt.Errorf("%w: its fingerprint is %s", ErrNoRole, key.Fingerprint())
-}

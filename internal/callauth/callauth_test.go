@@ -2,7 +2,6 @@ package callauth_test
 
 import (
 	"context"
-	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -128,26 +127,6 @@ func TestSignerNeedsItsConnection(t *testing.T) {
 func TestCallerFromNothing(t *testing.T) {
 	if c, err := callauth.CallerFrom(context.Background()); status.Code(err) != codes.Unauthenticated || !c.Key.IsZero() {
 		t.Errorf("got %v %v", c, err)
-	}
-}
-
-func TestRoleFor(t *testing.T) {
-	data, stranger := newKey(t, keys.Ed25519).Public(), newKey(t, keys.Ed25519).Public()
-	m := &manifest.Manifest{
-		Datasets:  []manifest.Dataset{{Name: "d", Provider: data}},
-		Consumers: []keys.Public{data},
-	}
-	if r, err := callauth.RoleFor(m, data); err != nil || r != manifest.DatasetProvider {
-		t.Errorf("any role: %v %v", r, err)
-	}
-	if r, err := callauth.RoleFor(m, data, manifest.Consumer); err != nil || r != manifest.Consumer {
-		t.Errorf("consumer: %v %v", r, err)
-	}
-	if _, err := callauth.RoleFor(m, data, manifest.Approver); err == nil || !strings.Contains(err.Error(), "dataset-provider") {
-		t.Errorf("a role that it has not: %v", err)
-	}
-	if _, err := callauth.RoleFor(m, stranger); !errors.Is(err, callauth.ErrNoRole) {
-		t.Errorf("a stranger: %v", err)
 	}
 }
 
