@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -35,10 +36,19 @@ func main() {
 		err = errors.New("interrupted; what is downloaded is kept for the next run")
 	}
 	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
+	if err = advise(err); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "hal:", err)
 		os.Exit(1)
 	}
+}
+
+// advise adds what to do where the disk is full, which any step may find out;
+// the tools that pack the disks say it in words only.
+func advise(err error) error {
+	if err != nil && (errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "No space left on device")) {
+		return fmt.Errorf("%w; free about 1 GB there, or set COCOS_CACHE to a folder on another disk", err)
+	}
+	return err
 }
 
 func run(ctx context.Context, args []string) error {
