@@ -172,7 +172,7 @@ func (r *Runner) run(ctx context.Context, job Job, s setup) (out Outcome, err er
 
 	out.Started = time.Now()
 	if err := cmd.Start(); err != nil {
-		return out, fmt.Errorf("making namespaces: %w; this kernel must allow user namespaces to this user (user.max_user_namespaces)", err)
+		return out, fmt.Errorf("making namespaces: %w; this kernel must allow user namespaces to this user (user.max_user_namespaces), and none can be made in a chroot", err)
 	}
 	theirs.Close() // so that the end of the child is the end of the stream
 	results, said := converse(ours, s, stop)
