@@ -30,7 +30,7 @@ func TestCommandLine(t *testing.T) {
 	if got, want := CommandLine(img, true), "console=null"+common; got != want {
 		t.Errorf("attested:\n got %s\nwant %s", got, want)
 	}
-	if got, want := CommandLine(img, false), "console=ttyS0 quiet"+common; got != want {
+	if got, want := CommandLine(img, false), "console=ttyS0 quiet no_timer_check"+common; got != want {
 		t.Errorf("plain:\n got %s\nwant %s", got, want)
 	}
 }

@@ -123,7 +123,7 @@ func Start(f Files, m Machine, dir string) (*VM, error) {
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
 		"-qmp", "unix:" + monitor + ",server=on,wait=off",
 		"-kernel", f.Kernel, "-initrd", f.Initrd,
-		"-append", strings.TrimSpace("console=ttyS0 quiet panic=-1 reboot=t rdinit=/" + initPath + " " + m.Kernel),
+		"-append", strings.TrimSpace("console=ttyS0 quiet no_timer_check panic=-1 reboot=t rdinit=/" + initPath + " " + m.Kernel),
 	}
 	vm := &VM{cmd: exec.Command(f.QEMU, append(args, m.Device...)...), console: &tail{}, exited: make(chan struct{})}
 	vm.cmd.ExtraFiles = m.Files
