@@ -42,7 +42,8 @@ type Host interface {
 	// port on which nobody listens gives an error at once; a guest that is not
 	// up may take until the context ends.
 	Dial(ctx context.Context, port uint32) (net.Conn, error)
-	// Close ends connections and listeners, and waits for what it started.
+	// Close ends the listeners and waits for what it started. Connections end
+	// with it (the user way) or with the VM (the kernel's).
 	Close() error
 }
 
