@@ -816,6 +816,87 @@ func (*ConfirmResultResponse) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
+type ReceiptRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceiptRequest) Reset() {
+	*x = ReceiptRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceiptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceiptRequest) ProtoMessage() {}
+
+func (x *ReceiptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceiptRequest.ProtoReflect.Descriptor instead.
+func (*ReceiptRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+type ReceiptResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A receipt as package receipt reads it: JSON, at most 1 MiB.
+	Receipt       []byte `protobuf:"bytes,1,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceiptResponse) Reset() {
+	*x = ReceiptResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceiptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceiptResponse) ProtoMessage() {}
+
+func (x *ReceiptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceiptResponse.ProtoReflect.Descriptor instead.
+func (*ReceiptResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReceiptResponse) GetReceipt() []byte {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
 type EventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only events with a higher sequence.
@@ -827,7 +908,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +920,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +933,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EventsRequest) GetAfter() uint64 {
@@ -878,7 +959,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +971,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +984,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EventsResponse) GetEvent() *v1.Event {
@@ -922,7 +1003,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1015,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1028,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LogsRequest) GetFollow() bool {
@@ -966,7 +1047,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1059,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1072,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogsResponse) GetLog() *v1.Log {
@@ -1046,7 +1127,10 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x05chunk\x18\x02 \x01(\fR\x05chunk\".\n" +
 	"\x14ConfirmResultRequest\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\fR\x06sha256\"\x17\n" +
-	"\x15ConfirmResultResponse\"=\n" +
+	"\x15ConfirmResultResponse\"\x10\n" +
+	"\x0eReceiptRequest\"+\n" +
+	"\x0fReceiptResponse\x12\x18\n" +
+	"\areceipt\x18\x01 \x01(\fR\areceipt\"=\n" +
 	"\rEventsRequest\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\"=\n" +
@@ -1059,13 +1143,14 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\tInputKind\x12\x1a\n" +
 	"\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14INPUT_KIND_ALGORITHM\x10\x01\x12\x16\n" +
-	"\x12INPUT_KIND_DATASET\x10\x022\xb3\x04\n" +
+	"\x12INPUT_KIND_DATASET\x10\x022\xff\x04\n" +
 	"\fAgentService\x12D\n" +
 	"\x05State\x12\x1c.cocos.agent.v1.StateRequest\x1a\x1d.cocos.agent.v1.StateResponse\x12Y\n" +
 	"\fUploadStatus\x12#.cocos.agent.v1.UploadStatusRequest\x1a$.cocos.agent.v1.UploadStatusResponse\x12I\n" +
 	"\x06Upload\x12\x1d.cocos.agent.v1.UploadRequest\x1a\x1e.cocos.agent.v1.UploadResponse(\x01\x12I\n" +
 	"\x06Result\x12\x1d.cocos.agent.v1.ResultRequest\x1a\x1e.cocos.agent.v1.ResultResponse0\x01\x12\\\n" +
-	"\rConfirmResult\x12$.cocos.agent.v1.ConfirmResultRequest\x1a%.cocos.agent.v1.ConfirmResultResponse\x12I\n" +
+	"\rConfirmResult\x12$.cocos.agent.v1.ConfirmResultRequest\x1a%.cocos.agent.v1.ConfirmResultResponse\x12J\n" +
+	"\aReceipt\x12\x1e.cocos.agent.v1.ReceiptRequest\x1a\x1f.cocos.agent.v1.ReceiptResponse\x12I\n" +
 	"\x06Events\x12\x1d.cocos.agent.v1.EventsRequest\x1a\x1e.cocos.agent.v1.EventsResponse0\x01\x12C\n" +
 	"\x04Logs\x12\x1b.cocos.agent.v1.LogsRequest\x1a\x1c.cocos.agent.v1.LogsResponse0\x01B5Z3github.com/ultravioletrs/cocos/api/agent/v1;agentv1b\x06proto3"
 
@@ -1082,7 +1167,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(InputKind)(0),                // 0: cocos.agent.v1.InputKind
 	(*InputRef)(nil),              // 1: cocos.agent.v1.InputRef
@@ -1099,12 +1184,14 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*ResultResponse)(nil),        // 12: cocos.agent.v1.ResultResponse
 	(*ConfirmResultRequest)(nil),  // 13: cocos.agent.v1.ConfirmResultRequest
 	(*ConfirmResultResponse)(nil), // 14: cocos.agent.v1.ConfirmResultResponse
-	(*EventsRequest)(nil),         // 15: cocos.agent.v1.EventsRequest
-	(*EventsResponse)(nil),        // 16: cocos.agent.v1.EventsResponse
-	(*LogsRequest)(nil),           // 17: cocos.agent.v1.LogsRequest
-	(*LogsResponse)(nil),          // 18: cocos.agent.v1.LogsResponse
-	(*v1.Event)(nil),              // 19: cocos.event.v1.Event
-	(*v1.Log)(nil),                // 20: cocos.event.v1.Log
+	(*ReceiptRequest)(nil),        // 15: cocos.agent.v1.ReceiptRequest
+	(*ReceiptResponse)(nil),       // 16: cocos.agent.v1.ReceiptResponse
+	(*EventsRequest)(nil),         // 17: cocos.agent.v1.EventsRequest
+	(*EventsResponse)(nil),        // 18: cocos.agent.v1.EventsResponse
+	(*LogsRequest)(nil),           // 19: cocos.agent.v1.LogsRequest
+	(*LogsResponse)(nil),          // 20: cocos.agent.v1.LogsResponse
+	(*v1.Event)(nil),              // 21: cocos.event.v1.Event
+	(*v1.Log)(nil),                // 22: cocos.event.v1.Log
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: cocos.agent.v1.InputRef.kind:type_name -> cocos.agent.v1.InputKind
@@ -1117,24 +1204,26 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	1,  // 7: cocos.agent.v1.UploadBegin.input:type_name -> cocos.agent.v1.InputRef
 	2,  // 8: cocos.agent.v1.UploadResponse.state:type_name -> cocos.agent.v1.InputState
 	5,  // 9: cocos.agent.v1.ResultResponse.info:type_name -> cocos.agent.v1.ResultInfo
-	19, // 10: cocos.agent.v1.EventsResponse.event:type_name -> cocos.event.v1.Event
-	20, // 11: cocos.agent.v1.LogsResponse.log:type_name -> cocos.event.v1.Log
+	21, // 10: cocos.agent.v1.EventsResponse.event:type_name -> cocos.event.v1.Event
+	22, // 11: cocos.agent.v1.LogsResponse.log:type_name -> cocos.event.v1.Log
 	3,  // 12: cocos.agent.v1.AgentService.State:input_type -> cocos.agent.v1.StateRequest
 	6,  // 13: cocos.agent.v1.AgentService.UploadStatus:input_type -> cocos.agent.v1.UploadStatusRequest
 	8,  // 14: cocos.agent.v1.AgentService.Upload:input_type -> cocos.agent.v1.UploadRequest
 	11, // 15: cocos.agent.v1.AgentService.Result:input_type -> cocos.agent.v1.ResultRequest
 	13, // 16: cocos.agent.v1.AgentService.ConfirmResult:input_type -> cocos.agent.v1.ConfirmResultRequest
-	15, // 17: cocos.agent.v1.AgentService.Events:input_type -> cocos.agent.v1.EventsRequest
-	17, // 18: cocos.agent.v1.AgentService.Logs:input_type -> cocos.agent.v1.LogsRequest
-	4,  // 19: cocos.agent.v1.AgentService.State:output_type -> cocos.agent.v1.StateResponse
-	7,  // 20: cocos.agent.v1.AgentService.UploadStatus:output_type -> cocos.agent.v1.UploadStatusResponse
-	10, // 21: cocos.agent.v1.AgentService.Upload:output_type -> cocos.agent.v1.UploadResponse
-	12, // 22: cocos.agent.v1.AgentService.Result:output_type -> cocos.agent.v1.ResultResponse
-	14, // 23: cocos.agent.v1.AgentService.ConfirmResult:output_type -> cocos.agent.v1.ConfirmResultResponse
-	16, // 24: cocos.agent.v1.AgentService.Events:output_type -> cocos.agent.v1.EventsResponse
-	18, // 25: cocos.agent.v1.AgentService.Logs:output_type -> cocos.agent.v1.LogsResponse
-	19, // [19:26] is the sub-list for method output_type
-	12, // [12:19] is the sub-list for method input_type
+	15, // 17: cocos.agent.v1.AgentService.Receipt:input_type -> cocos.agent.v1.ReceiptRequest
+	17, // 18: cocos.agent.v1.AgentService.Events:input_type -> cocos.agent.v1.EventsRequest
+	19, // 19: cocos.agent.v1.AgentService.Logs:input_type -> cocos.agent.v1.LogsRequest
+	4,  // 20: cocos.agent.v1.AgentService.State:output_type -> cocos.agent.v1.StateResponse
+	7,  // 21: cocos.agent.v1.AgentService.UploadStatus:output_type -> cocos.agent.v1.UploadStatusResponse
+	10, // 22: cocos.agent.v1.AgentService.Upload:output_type -> cocos.agent.v1.UploadResponse
+	12, // 23: cocos.agent.v1.AgentService.Result:output_type -> cocos.agent.v1.ResultResponse
+	14, // 24: cocos.agent.v1.AgentService.ConfirmResult:output_type -> cocos.agent.v1.ConfirmResultResponse
+	16, // 25: cocos.agent.v1.AgentService.Receipt:output_type -> cocos.agent.v1.ReceiptResponse
+	18, // 26: cocos.agent.v1.AgentService.Events:output_type -> cocos.agent.v1.EventsResponse
+	20, // 27: cocos.agent.v1.AgentService.Logs:output_type -> cocos.agent.v1.LogsResponse
+	20, // [20:28] is the sub-list for method output_type
+	12, // [12:20] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1155,7 +1244,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

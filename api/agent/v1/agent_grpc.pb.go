@@ -26,6 +26,7 @@ const (
 	AgentService_Upload_FullMethodName        = "/cocos.agent.v1.AgentService/Upload"
 	AgentService_Result_FullMethodName        = "/cocos.agent.v1.AgentService/Result"
 	AgentService_ConfirmResult_FullMethodName = "/cocos.agent.v1.AgentService/ConfirmResult"
+	AgentService_Receipt_FullMethodName       = "/cocos.agent.v1.AgentService/Receipt"
 	AgentService_Events_FullMethodName        = "/cocos.agent.v1.AgentService/Events"
 	AgentService_Logs_FullMethodName          = "/cocos.agent.v1.AgentService/Logs"
 )
@@ -38,8 +39,9 @@ const (
 //
 // Each call carries three metadata values: cocos-role, cocos-key-bin (the
 // caller's DER SubjectPublicKeyInfo) and cocos-signature-bin, a signature over
-// the label "cocos/v1/call", the manifest digest, the role, the key and the
-// connection's exporter value. The role must be one that the manifest gives to that key and
+// the label "cocos/v1/call", the manifest digest, the role, the key, the VM's
+// instance key (empty where nothing vouches for one) and the connection's
+// exporter value. The role must be one that the manifest gives to that key and
 // that the call allows.
 type AgentServiceClient interface {
 	// State is open to every role.
@@ -53,6 +55,9 @@ type AgentServiceClient interface {
 	Result(ctx context.Context, in *ResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultResponse], error)
 	// ConfirmResult says that the caller holds the whole result; for consumers.
 	ConfirmResult(ctx context.Context, in *ConfirmResultRequest, opts ...grpc.CallOption) (*ConfirmResultResponse, error)
+	// Receipt returns the signed statement of what was computed, with the evidence
+	// that commits to it; from state ResultReady or Failed on, for consumers.
+	Receipt(ctx context.Context, in *ReceiptRequest, opts ...grpc.CallOption) (*ReceiptResponse, error)
 	// Events sends those after a sequence and, if asked, follows; every role.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
 	// Logs sends the agent's last lines and, if asked, follows; every role. The
@@ -130,6 +135,16 @@ func (c *agentServiceClient) ConfirmResult(ctx context.Context, in *ConfirmResul
 	return out, nil
 }
 
+func (c *agentServiceClient) Receipt(ctx context.Context, in *ReceiptRequest, opts ...grpc.CallOption) (*ReceiptResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReceiptResponse)
+	err := c.cc.Invoke(ctx, AgentService_Receipt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentServiceClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_Events_FullMethodName, cOpts...)
@@ -176,8 +191,9 @@ type AgentService_LogsClient = grpc.ServerStreamingClient[LogsResponse]
 //
 // Each call carries three metadata values: cocos-role, cocos-key-bin (the
 // caller's DER SubjectPublicKeyInfo) and cocos-signature-bin, a signature over
-// the label "cocos/v1/call", the manifest digest, the role, the key and the
-// connection's exporter value. The role must be one that the manifest gives to that key and
+// the label "cocos/v1/call", the manifest digest, the role, the key, the VM's
+// instance key (empty where nothing vouches for one) and the connection's
+// exporter value. The role must be one that the manifest gives to that key and
 // that the call allows.
 type AgentServiceServer interface {
 	// State is open to every role.
@@ -191,6 +207,9 @@ type AgentServiceServer interface {
 	Result(*ResultRequest, grpc.ServerStreamingServer[ResultResponse]) error
 	// ConfirmResult says that the caller holds the whole result; for consumers.
 	ConfirmResult(context.Context, *ConfirmResultRequest) (*ConfirmResultResponse, error)
+	// Receipt returns the signed statement of what was computed, with the evidence
+	// that commits to it; from state ResultReady or Failed on, for consumers.
+	Receipt(context.Context, *ReceiptRequest) (*ReceiptResponse, error)
 	// Events sends those after a sequence and, if asked, follows; every role.
 	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
 	// Logs sends the agent's last lines and, if asked, follows; every role. The
@@ -220,6 +239,9 @@ func (UnimplementedAgentServiceServer) Result(*ResultRequest, grpc.ServerStreami
 }
 func (UnimplementedAgentServiceServer) ConfirmResult(context.Context, *ConfirmResultRequest) (*ConfirmResultResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfirmResult not implemented")
+}
+func (UnimplementedAgentServiceServer) Receipt(context.Context, *ReceiptRequest) (*ReceiptResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Receipt not implemented")
 }
 func (UnimplementedAgentServiceServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
@@ -320,6 +342,24 @@ func _AgentService_ConfirmResult_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_Receipt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReceiptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Receipt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Receipt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Receipt(ctx, req.(*ReceiptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentService_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(EventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -360,6 +400,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ConfirmResult",
 			Handler:    _AgentService_ConfirmResult_Handler,
+		},
+		{
+			MethodName: "Receipt",
+			Handler:    _AgentService_Receipt_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -25,6 +25,114 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ReportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 64 bytes.
+	ReportData    []byte `protobuf:"bytes,1,opt,name=report_data,json=reportData,proto3" json:"report_data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRequest) Reset() {
+	*x = ReportRequest{}
+	mi := &file_guest_v1_guest_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRequest) ProtoMessage() {}
+
+func (x *ReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
+func (*ReportRequest) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ReportRequest) GetReportData() []byte {
+	if x != nil {
+		return x.ReportData
+	}
+	return nil
+}
+
+type ReportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1184 bytes.
+	Report []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	// DER, the report's signer first, then what leads to the host's own root.
+	Certificates [][]byte `protobuf:"bytes,2,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// DER.
+	Crls          [][]byte `protobuf:"bytes,3,rep,name=crls,proto3" json:"crls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportResponse) Reset() {
+	*x = ReportResponse{}
+	mi := &file_guest_v1_guest_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportResponse) ProtoMessage() {}
+
+func (x *ReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
+func (*ReportResponse) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReportResponse) GetReport() []byte {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *ReportResponse) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *ReportResponse) GetCrls() [][]byte {
+	if x != nil {
+		return x.Crls
+	}
+	return nil
+}
+
 type SessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -39,7 +147,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[0]
+	mi := &file_guest_v1_guest_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +159,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[0]
+	mi := &file_guest_v1_guest_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +172,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{0}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SessionRequest) GetMessage() isSessionRequest_Message {
@@ -137,7 +245,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[1]
+	mi := &file_guest_v1_guest_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -149,7 +257,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[1]
+	mi := &file_guest_v1_guest_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -162,7 +270,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{1}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SessionResponse) GetMessage() isSessionResponse_Message {
@@ -234,7 +342,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_v1_guest_proto_msgTypes[2]
+	mi := &file_guest_v1_guest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -246,7 +354,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[2]
+	mi := &file_guest_v1_guest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -259,7 +367,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{2}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Hello) GetProtocolVersion() uint32 {
@@ -290,7 +398,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_guest_v1_guest_proto_msgTypes[3]
+	mi := &file_guest_v1_guest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +410,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[3]
+	mi := &file_guest_v1_guest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +423,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{3}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Launch) GetRunId() string {
@@ -364,7 +472,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_guest_v1_guest_proto_msgTypes[4]
+	mi := &file_guest_v1_guest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +484,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[4]
+	mi := &file_guest_v1_guest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +497,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{4}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Approval) GetPublicKey() []byte {
@@ -420,7 +528,7 @@ type AgentConfig struct {
 
 func (x *AgentConfig) Reset() {
 	*x = AgentConfig{}
-	mi := &file_guest_v1_guest_proto_msgTypes[5]
+	mi := &file_guest_v1_guest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +540,7 @@ func (x *AgentConfig) String() string {
 func (*AgentConfig) ProtoMessage() {}
 
 func (x *AgentConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[5]
+	mi := &file_guest_v1_guest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +553,7 @@ func (x *AgentConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConfig.ProtoReflect.Descriptor instead.
 func (*AgentConfig) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{5}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AgentConfig) GetPort() uint32 {
@@ -496,7 +604,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_guest_v1_guest_proto_msgTypes[6]
+	mi := &file_guest_v1_guest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +616,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[6]
+	mi := &file_guest_v1_guest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +629,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{6}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Network) GetAddress() string {
@@ -548,7 +656,7 @@ type EventAck struct {
 
 func (x *EventAck) Reset() {
 	*x = EventAck{}
-	mi := &file_guest_v1_guest_proto_msgTypes[7]
+	mi := &file_guest_v1_guest_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +668,7 @@ func (x *EventAck) String() string {
 func (*EventAck) ProtoMessage() {}
 
 func (x *EventAck) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[7]
+	mi := &file_guest_v1_guest_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +681,7 @@ func (x *EventAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventAck.ProtoReflect.Descriptor instead.
 func (*EventAck) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{7}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EventAck) GetSequence() uint64 {
@@ -592,7 +700,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_guest_v1_guest_proto_msgTypes[8]
+	mi := &file_guest_v1_guest_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +712,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[8]
+	mi := &file_guest_v1_guest_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,14 +725,21 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{8}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{10}
 }
 
 var File_guest_v1_guest_proto protoreflect.FileDescriptor
 
 const file_guest_v1_guest_proto_rawDesc = "" +
 	"\n" +
-	"\x14guest/v1/guest.proto\x12\x0ecocos.guest.v1\x1a\x14event/v1/event.proto\"\xa8\x01\n" +
+	"\x14guest/v1/guest.proto\x12\x0ecocos.guest.v1\x1a\x14event/v1/event.proto\"0\n" +
+	"\rReportRequest\x12\x1f\n" +
+	"\vreport_data\x18\x01 \x01(\fR\n" +
+	"reportData\"`\n" +
+	"\x0eReportResponse\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report\x12\"\n" +
+	"\fcertificates\x18\x02 \x03(\fR\fcertificates\x12\x12\n" +
+	"\x04crls\x18\x03 \x03(\fR\x04crls\"\xa8\x01\n" +
 	"\x0eSessionRequest\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.cocos.guest.v1.HelloH\x00R\x05hello\x12-\n" +
 	"\x05event\x18\x02 \x01(\v2\x15.cocos.event.v1.EventH\x00R\x05event\x12'\n" +
@@ -665,7 +780,9 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\x06\n" +
 	"\x04Stop2^\n" +
 	"\fGuestService\x12N\n" +
-	"\aSession\x12\x1e.cocos.guest.v1.SessionRequest\x1a\x1f.cocos.guest.v1.SessionResponse(\x010\x01B5Z3github.com/ultravioletrs/cocos/api/guest/v1;guestv1b\x06proto3"
+	"\aSession\x12\x1e.cocos.guest.v1.SessionRequest\x1a\x1f.cocos.guest.v1.SessionResponse(\x010\x012^\n" +
+	"\x13SimulatedTEEService\x12G\n" +
+	"\x06Report\x12\x1d.cocos.guest.v1.ReportRequest\x1a\x1e.cocos.guest.v1.ReportResponseB5Z3github.com/ultravioletrs/cocos/api/guest/v1;guestv1b\x06proto3"
 
 var (
 	file_guest_v1_guest_proto_rawDescOnce sync.Once
@@ -679,34 +796,38 @@ func file_guest_v1_guest_proto_rawDescGZIP() []byte {
 	return file_guest_v1_guest_proto_rawDescData
 }
 
-var file_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_guest_v1_guest_proto_goTypes = []any{
-	(*SessionRequest)(nil),  // 0: cocos.guest.v1.SessionRequest
-	(*SessionResponse)(nil), // 1: cocos.guest.v1.SessionResponse
-	(*Hello)(nil),           // 2: cocos.guest.v1.Hello
-	(*Launch)(nil),          // 3: cocos.guest.v1.Launch
-	(*Approval)(nil),        // 4: cocos.guest.v1.Approval
-	(*AgentConfig)(nil),     // 5: cocos.guest.v1.AgentConfig
-	(*Network)(nil),         // 6: cocos.guest.v1.Network
-	(*EventAck)(nil),        // 7: cocos.guest.v1.EventAck
-	(*Stop)(nil),            // 8: cocos.guest.v1.Stop
-	(*v1.Event)(nil),        // 9: cocos.event.v1.Event
-	(*v1.Log)(nil),          // 10: cocos.event.v1.Log
+	(*ReportRequest)(nil),   // 0: cocos.guest.v1.ReportRequest
+	(*ReportResponse)(nil),  // 1: cocos.guest.v1.ReportResponse
+	(*SessionRequest)(nil),  // 2: cocos.guest.v1.SessionRequest
+	(*SessionResponse)(nil), // 3: cocos.guest.v1.SessionResponse
+	(*Hello)(nil),           // 4: cocos.guest.v1.Hello
+	(*Launch)(nil),          // 5: cocos.guest.v1.Launch
+	(*Approval)(nil),        // 6: cocos.guest.v1.Approval
+	(*AgentConfig)(nil),     // 7: cocos.guest.v1.AgentConfig
+	(*Network)(nil),         // 8: cocos.guest.v1.Network
+	(*EventAck)(nil),        // 9: cocos.guest.v1.EventAck
+	(*Stop)(nil),            // 10: cocos.guest.v1.Stop
+	(*v1.Event)(nil),        // 11: cocos.event.v1.Event
+	(*v1.Log)(nil),          // 12: cocos.event.v1.Log
 }
 var file_guest_v1_guest_proto_depIdxs = []int32{
-	2,  // 0: cocos.guest.v1.SessionRequest.hello:type_name -> cocos.guest.v1.Hello
-	9,  // 1: cocos.guest.v1.SessionRequest.event:type_name -> cocos.event.v1.Event
-	10, // 2: cocos.guest.v1.SessionRequest.log:type_name -> cocos.event.v1.Log
-	3,  // 3: cocos.guest.v1.SessionResponse.launch:type_name -> cocos.guest.v1.Launch
-	7,  // 4: cocos.guest.v1.SessionResponse.event_ack:type_name -> cocos.guest.v1.EventAck
-	8,  // 5: cocos.guest.v1.SessionResponse.stop:type_name -> cocos.guest.v1.Stop
-	4,  // 6: cocos.guest.v1.Launch.approvals:type_name -> cocos.guest.v1.Approval
-	5,  // 7: cocos.guest.v1.Launch.config:type_name -> cocos.guest.v1.AgentConfig
-	6,  // 8: cocos.guest.v1.Launch.network:type_name -> cocos.guest.v1.Network
-	0,  // 9: cocos.guest.v1.GuestService.Session:input_type -> cocos.guest.v1.SessionRequest
-	1,  // 10: cocos.guest.v1.GuestService.Session:output_type -> cocos.guest.v1.SessionResponse
-	10, // [10:11] is the sub-list for method output_type
-	9,  // [9:10] is the sub-list for method input_type
+	4,  // 0: cocos.guest.v1.SessionRequest.hello:type_name -> cocos.guest.v1.Hello
+	11, // 1: cocos.guest.v1.SessionRequest.event:type_name -> cocos.event.v1.Event
+	12, // 2: cocos.guest.v1.SessionRequest.log:type_name -> cocos.event.v1.Log
+	5,  // 3: cocos.guest.v1.SessionResponse.launch:type_name -> cocos.guest.v1.Launch
+	9,  // 4: cocos.guest.v1.SessionResponse.event_ack:type_name -> cocos.guest.v1.EventAck
+	10, // 5: cocos.guest.v1.SessionResponse.stop:type_name -> cocos.guest.v1.Stop
+	6,  // 6: cocos.guest.v1.Launch.approvals:type_name -> cocos.guest.v1.Approval
+	7,  // 7: cocos.guest.v1.Launch.config:type_name -> cocos.guest.v1.AgentConfig
+	8,  // 8: cocos.guest.v1.Launch.network:type_name -> cocos.guest.v1.Network
+	2,  // 9: cocos.guest.v1.GuestService.Session:input_type -> cocos.guest.v1.SessionRequest
+	0,  // 10: cocos.guest.v1.SimulatedTEEService.Report:input_type -> cocos.guest.v1.ReportRequest
+	3,  // 11: cocos.guest.v1.GuestService.Session:output_type -> cocos.guest.v1.SessionResponse
+	1,  // 12: cocos.guest.v1.SimulatedTEEService.Report:output_type -> cocos.guest.v1.ReportResponse
+	11, // [11:13] is the sub-list for method output_type
+	9,  // [9:11] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -717,12 +838,12 @@ func file_guest_v1_guest_proto_init() {
 	if File_guest_v1_guest_proto != nil {
 		return
 	}
-	file_guest_v1_guest_proto_msgTypes[0].OneofWrappers = []any{
+	file_guest_v1_guest_proto_msgTypes[2].OneofWrappers = []any{
 		(*SessionRequest_Hello)(nil),
 		(*SessionRequest_Event)(nil),
 		(*SessionRequest_Log)(nil),
 	}
-	file_guest_v1_guest_proto_msgTypes[1].OneofWrappers = []any{
+	file_guest_v1_guest_proto_msgTypes[3].OneofWrappers = []any{
 		(*SessionResponse_Launch)(nil),
 		(*SessionResponse_EventAck)(nil),
 		(*SessionResponse_Stop)(nil),
@@ -733,9 +854,9 @@ func file_guest_v1_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_v1_guest_proto_rawDesc), len(file_guest_v1_guest_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_guest_v1_guest_proto_goTypes,
 		DependencyIndexes: file_guest_v1_guest_proto_depIdxs,

@@ -128,3 +128,115 @@ var GuestService_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "guest/v1/guest.proto",
 }
+
+const (
+	SimulatedTEEService_Report_FullMethodName = "/cocos.guest.v1.SimulatedTEEService/Report"
+)
+
+// SimulatedTEEServiceClient is the client API for SimulatedTEEService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// SimulatedTEEService is served by the shim on vsock port 9001, to a VM whose
+// TEE is the simulated one.
+type SimulatedTEEServiceClient interface {
+	// Report returns an SNP-format report under this host's own root, with the
+	// launch digest of what was really booted.
+	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error)
+}
+
+type simulatedTEEServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewSimulatedTEEServiceClient(cc grpc.ClientConnInterface) SimulatedTEEServiceClient {
+	return &simulatedTEEServiceClient{cc}
+}
+
+func (c *simulatedTEEServiceClient) Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportResponse)
+	err := c.cc.Invoke(ctx, SimulatedTEEService_Report_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// SimulatedTEEServiceServer is the server API for SimulatedTEEService service.
+// All implementations must embed UnimplementedSimulatedTEEServiceServer
+// for forward compatibility.
+//
+// SimulatedTEEService is served by the shim on vsock port 9001, to a VM whose
+// TEE is the simulated one.
+type SimulatedTEEServiceServer interface {
+	// Report returns an SNP-format report under this host's own root, with the
+	// launch digest of what was really booted.
+	Report(context.Context, *ReportRequest) (*ReportResponse, error)
+	mustEmbedUnimplementedSimulatedTEEServiceServer()
+}
+
+// UnimplementedSimulatedTEEServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedSimulatedTEEServiceServer struct{}
+
+func (UnimplementedSimulatedTEEServiceServer) Report(context.Context, *ReportRequest) (*ReportResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Report not implemented")
+}
+func (UnimplementedSimulatedTEEServiceServer) mustEmbedUnimplementedSimulatedTEEServiceServer() {}
+func (UnimplementedSimulatedTEEServiceServer) testEmbeddedByValue()                             {}
+
+// UnsafeSimulatedTEEServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to SimulatedTEEServiceServer will
+// result in compilation errors.
+type UnsafeSimulatedTEEServiceServer interface {
+	mustEmbedUnimplementedSimulatedTEEServiceServer()
+}
+
+func RegisterSimulatedTEEServiceServer(s grpc.ServiceRegistrar, srv SimulatedTEEServiceServer) {
+	// If the following call panics, it indicates UnimplementedSimulatedTEEServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&SimulatedTEEService_ServiceDesc, srv)
+}
+
+func _SimulatedTEEService_Report_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SimulatedTEEServiceServer).Report(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SimulatedTEEService_Report_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SimulatedTEEServiceServer).Report(ctx, req.(*ReportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// SimulatedTEEService_ServiceDesc is the grpc.ServiceDesc for SimulatedTEEService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var SimulatedTEEService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "cocos.guest.v1.SimulatedTEEService",
+	HandlerType: (*SimulatedTEEServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Report",
+			Handler:    _SimulatedTEEService_Report_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "guest/v1/guest.proto",
+}

@@ -282,7 +282,13 @@ type Hello struct {
 	// The Manager's own version, for people.
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	// The runs whose folders this Manager holds.
-	Runs          []*RunStatus `protobuf:"bytes,4,rep,name=runs,proto3" json:"runs,omitempty"`
+	Runs []*RunStatus `protobuf:"bytes,4,rep,name=runs,proto3" json:"runs,omitempty"`
+	// MANAGER_EOS_VERSION: the operator's name of the guest image; may be empty.
+	EosVersion string `protobuf:"bytes,5,opt,name=eos_version,json=eosVersion,proto3" json:"eos_version,omitempty"`
+	// The kinds of TEE that this host launches, in the manifest's words.
+	Tees []string `protobuf:"bytes,6,rep,name=tees,proto3" json:"tees,omitempty"`
+	// What `cocos-manager check` finds, one for each thing looked at.
+	Findings      []*Finding `protobuf:"bytes,7,rep,name=findings,proto3" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +351,106 @@ func (x *Hello) GetRuns() []*RunStatus {
 	return nil
 }
 
+func (x *Hello) GetEosVersion() string {
+	if x != nil {
+		return x.EosVersion
+	}
+	return ""
+}
+
+func (x *Hello) GetTees() []string {
+	if x != nil {
+		return x.Tees
+	}
+	return nil
+}
+
+func (x *Hello) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// Finding is what the Manager found of one thing on its host.
+type Finding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "ok", "info", "warn" or "fail".
+	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	Found   string `protobuf:"bytes,3,opt,name=found,proto3" json:"found,omitempty"`
+	// What should be there, and what to do about it; may be empty.
+	Needed        string `protobuf:"bytes,4,opt,name=needed,proto3" json:"needed,omitempty"`
+	Mend          string `protobuf:"bytes,5,opt,name=mend,proto3" json:"mend,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_manager_v1_manager_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_manager_v1_manager_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Finding) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Finding) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *Finding) GetFound() string {
+	if x != nil {
+		return x.Found
+	}
+	return ""
+}
+
+func (x *Finding) GetNeeded() string {
+	if x != nil {
+		return x.Needed
+	}
+	return ""
+}
+
+func (x *Finding) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
 type RunStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	RunId string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
@@ -356,7 +462,7 @@ type RunStatus struct {
 
 func (x *RunStatus) Reset() {
 	*x = RunStatus{}
-	mi := &file_manager_v1_manager_proto_msgTypes[3]
+	mi := &file_manager_v1_manager_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +474,7 @@ func (x *RunStatus) String() string {
 func (*RunStatus) ProtoMessage() {}
 
 func (x *RunStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[3]
+	mi := &file_manager_v1_manager_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +487,7 @@ func (x *RunStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunStatus.ProtoReflect.Descriptor instead.
 func (*RunStatus) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{3}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RunStatus) GetRunId() string {
@@ -407,7 +513,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_manager_v1_manager_proto_msgTypes[4]
+	mi := &file_manager_v1_manager_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +525,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[4]
+	mi := &file_manager_v1_manager_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +538,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{4}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Welcome) GetProtocolVersion() uint32 {
@@ -451,15 +557,20 @@ type RunRequest struct {
 	// The frozen manifest: canonical JSON, at most 1 MiB.
 	Manifest []byte `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	// One for each key that the manifest wants to approve.
-	Approvals     []*Approval  `protobuf:"bytes,3,rep,name=approvals,proto3" json:"approvals,omitempty"`
-	AgentConfig   *AgentConfig `protobuf:"bytes,4,opt,name=agent_config,json=agentConfig,proto3" json:"agent_config,omitempty"`
+	Approvals   []*Approval  `protobuf:"bytes,3,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	AgentConfig *AgentConfig `protobuf:"bytes,4,opt,name=agent_config,json=agentConfig,proto3" json:"agent_config,omitempty"`
+	// How long the VM may live, in seconds; 0 means as long as the host allows.
+	// More than the host allows is refused.
+	TtlSeconds uint32 `protobuf:"varint,5,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// W3C Trace Context: the span that asks for the run; may be empty.
+	Traceparent   string `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_manager_v1_manager_proto_msgTypes[5]
+	mi := &file_manager_v1_manager_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +582,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[5]
+	mi := &file_manager_v1_manager_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +595,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{5}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RunRequest) GetRunId() string {
@@ -515,6 +626,20 @@ func (x *RunRequest) GetAgentConfig() *AgentConfig {
 	return nil
 }
 
+func (x *RunRequest) GetTtlSeconds() uint32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+func (x *RunRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
 // Approval is a participant's signature over the manifest digest.
 type Approval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -527,7 +652,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_manager_v1_manager_proto_msgTypes[6]
+	mi := &file_manager_v1_manager_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +664,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[6]
+	mi := &file_manager_v1_manager_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +677,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{6}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Approval) GetPublicKey() []byte {
@@ -588,7 +713,7 @@ type AgentConfig struct {
 
 func (x *AgentConfig) Reset() {
 	*x = AgentConfig{}
-	mi := &file_manager_v1_manager_proto_msgTypes[7]
+	mi := &file_manager_v1_manager_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +725,7 @@ func (x *AgentConfig) String() string {
 func (*AgentConfig) ProtoMessage() {}
 
 func (x *AgentConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[7]
+	mi := &file_manager_v1_manager_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +738,7 @@ func (x *AgentConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConfig.ProtoReflect.Descriptor instead.
 func (*AgentConfig) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{7}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AgentConfig) GetPort() uint32 {
@@ -664,7 +789,7 @@ type RunReply struct {
 
 func (x *RunReply) Reset() {
 	*x = RunReply{}
-	mi := &file_manager_v1_manager_proto_msgTypes[8]
+	mi := &file_manager_v1_manager_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +801,7 @@ func (x *RunReply) String() string {
 func (*RunReply) ProtoMessage() {}
 
 func (x *RunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[8]
+	mi := &file_manager_v1_manager_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +814,7 @@ func (x *RunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReply.ProtoReflect.Descriptor instead.
 func (*RunReply) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{8}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RunReply) GetRunId() string {
@@ -723,7 +848,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_manager_v1_manager_proto_msgTypes[9]
+	mi := &file_manager_v1_manager_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +860,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[9]
+	mi := &file_manager_v1_manager_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +873,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{9}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Refusal) GetFaults() []*Fault {
@@ -773,7 +898,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_manager_v1_manager_proto_msgTypes[10]
+	mi := &file_manager_v1_manager_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +910,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[10]
+	mi := &file_manager_v1_manager_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +923,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{10}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Fault) GetReason() string {
@@ -839,7 +964,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_manager_v1_manager_proto_msgTypes[11]
+	mi := &file_manager_v1_manager_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +976,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[11]
+	mi := &file_manager_v1_manager_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +989,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{11}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopRequest) GetRunId() string {
@@ -885,7 +1010,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_manager_v1_manager_proto_msgTypes[12]
+	mi := &file_manager_v1_manager_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1022,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[12]
+	mi := &file_manager_v1_manager_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1035,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{12}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StopReply) GetRunId() string {
@@ -939,7 +1064,7 @@ type EventAck struct {
 
 func (x *EventAck) Reset() {
 	*x = EventAck{}
-	mi := &file_manager_v1_manager_proto_msgTypes[13]
+	mi := &file_manager_v1_manager_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1076,7 @@ func (x *EventAck) String() string {
 func (*EventAck) ProtoMessage() {}
 
 func (x *EventAck) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[13]
+	mi := &file_manager_v1_manager_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1089,7 @@ func (x *EventAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventAck.ProtoReflect.Descriptor instead.
 func (*EventAck) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{13}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EventAck) GetRunId() string {
@@ -1007,24 +1132,37 @@ const file_manager_v1_manager_proto_rawDesc = "" +
 	"runRequest\x12B\n" +
 	"\fstop_request\x18\x03 \x01(\v2\x1d.cocos.manager.v1.StopRequestH\x00R\vstopRequest\x129\n" +
 	"\tevent_ack\x18\x04 \x01(\v2\x1a.cocos.manager.v1.EventAckH\x00R\beventAckB\t\n" +
-	"\amessage\"\x9e\x01\n" +
+	"\amessage\"\x8a\x02\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
 	"instanceId\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12/\n" +
-	"\x04runs\x18\x04 \x03(\v2\x1b.cocos.manager.v1.RunStatusR\x04runs\"8\n" +
+	"\x04runs\x18\x04 \x03(\v2\x1b.cocos.manager.v1.RunStatusR\x04runs\x12\x1f\n" +
+	"\veos_version\x18\x05 \x01(\tR\n" +
+	"eosVersion\x12\x12\n" +
+	"\x04tees\x18\x06 \x03(\tR\x04tees\x125\n" +
+	"\bfindings\x18\a \x03(\v2\x19.cocos.manager.v1.FindingR\bfindings\"y\n" +
+	"\aFinding\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12\x14\n" +
+	"\x05found\x18\x03 \x01(\tR\x05found\x12\x16\n" +
+	"\x06needed\x18\x04 \x01(\tR\x06needed\x12\x12\n" +
+	"\x04mend\x18\x05 \x01(\tR\x04mend\"8\n" +
 	"\tRunStatus\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\"4\n" +
 	"\aWelcome\x12)\n" +
-	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\"\xbb\x01\n" +
+	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\"\xfe\x01\n" +
 	"\n" +
 	"RunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1a\n" +
 	"\bmanifest\x18\x02 \x01(\fR\bmanifest\x128\n" +
 	"\tapprovals\x18\x03 \x03(\v2\x1a.cocos.manager.v1.ApprovalR\tapprovals\x12@\n" +
-	"\fagent_config\x18\x04 \x01(\v2\x1d.cocos.manager.v1.AgentConfigR\vagentConfig\"G\n" +
+	"\fagent_config\x18\x04 \x01(\v2\x1d.cocos.manager.v1.AgentConfigR\vagentConfig\x12\x1f\n" +
+	"\vttl_seconds\x18\x05 \x01(\rR\n" +
+	"ttlSeconds\x12 \n" +
+	"\vtraceparent\x18\x06 \x01(\tR\vtraceparent\"G\n" +
 	"\bApproval\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x1c\n" +
@@ -1072,50 +1210,52 @@ func file_manager_v1_manager_proto_rawDescGZIP() []byte {
 	return file_manager_v1_manager_proto_rawDescData
 }
 
-var file_manager_v1_manager_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_manager_v1_manager_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_manager_v1_manager_proto_goTypes = []any{
 	(*ConnectRequest)(nil),  // 0: cocos.manager.v1.ConnectRequest
 	(*ConnectResponse)(nil), // 1: cocos.manager.v1.ConnectResponse
 	(*Hello)(nil),           // 2: cocos.manager.v1.Hello
-	(*RunStatus)(nil),       // 3: cocos.manager.v1.RunStatus
-	(*Welcome)(nil),         // 4: cocos.manager.v1.Welcome
-	(*RunRequest)(nil),      // 5: cocos.manager.v1.RunRequest
-	(*Approval)(nil),        // 6: cocos.manager.v1.Approval
-	(*AgentConfig)(nil),     // 7: cocos.manager.v1.AgentConfig
-	(*RunReply)(nil),        // 8: cocos.manager.v1.RunReply
-	(*Refusal)(nil),         // 9: cocos.manager.v1.Refusal
-	(*Fault)(nil),           // 10: cocos.manager.v1.Fault
-	(*StopRequest)(nil),     // 11: cocos.manager.v1.StopRequest
-	(*StopReply)(nil),       // 12: cocos.manager.v1.StopReply
-	(*EventAck)(nil),        // 13: cocos.manager.v1.EventAck
-	(*v1.Event)(nil),        // 14: cocos.event.v1.Event
-	(*v1.Log)(nil),          // 15: cocos.event.v1.Log
-	(v1.Source)(0),          // 16: cocos.event.v1.Source
+	(*Finding)(nil),         // 3: cocos.manager.v1.Finding
+	(*RunStatus)(nil),       // 4: cocos.manager.v1.RunStatus
+	(*Welcome)(nil),         // 5: cocos.manager.v1.Welcome
+	(*RunRequest)(nil),      // 6: cocos.manager.v1.RunRequest
+	(*Approval)(nil),        // 7: cocos.manager.v1.Approval
+	(*AgentConfig)(nil),     // 8: cocos.manager.v1.AgentConfig
+	(*RunReply)(nil),        // 9: cocos.manager.v1.RunReply
+	(*Refusal)(nil),         // 10: cocos.manager.v1.Refusal
+	(*Fault)(nil),           // 11: cocos.manager.v1.Fault
+	(*StopRequest)(nil),     // 12: cocos.manager.v1.StopRequest
+	(*StopReply)(nil),       // 13: cocos.manager.v1.StopReply
+	(*EventAck)(nil),        // 14: cocos.manager.v1.EventAck
+	(*v1.Event)(nil),        // 15: cocos.event.v1.Event
+	(*v1.Log)(nil),          // 16: cocos.event.v1.Log
+	(v1.Source)(0),          // 17: cocos.event.v1.Source
 }
 var file_manager_v1_manager_proto_depIdxs = []int32{
 	2,  // 0: cocos.manager.v1.ConnectRequest.hello:type_name -> cocos.manager.v1.Hello
-	8,  // 1: cocos.manager.v1.ConnectRequest.run_reply:type_name -> cocos.manager.v1.RunReply
-	12, // 2: cocos.manager.v1.ConnectRequest.stop_reply:type_name -> cocos.manager.v1.StopReply
-	14, // 3: cocos.manager.v1.ConnectRequest.event:type_name -> cocos.event.v1.Event
-	15, // 4: cocos.manager.v1.ConnectRequest.log:type_name -> cocos.event.v1.Log
-	4,  // 5: cocos.manager.v1.ConnectResponse.welcome:type_name -> cocos.manager.v1.Welcome
-	5,  // 6: cocos.manager.v1.ConnectResponse.run_request:type_name -> cocos.manager.v1.RunRequest
-	11, // 7: cocos.manager.v1.ConnectResponse.stop_request:type_name -> cocos.manager.v1.StopRequest
-	13, // 8: cocos.manager.v1.ConnectResponse.event_ack:type_name -> cocos.manager.v1.EventAck
-	3,  // 9: cocos.manager.v1.Hello.runs:type_name -> cocos.manager.v1.RunStatus
-	6,  // 10: cocos.manager.v1.RunRequest.approvals:type_name -> cocos.manager.v1.Approval
-	7,  // 11: cocos.manager.v1.RunRequest.agent_config:type_name -> cocos.manager.v1.AgentConfig
-	9,  // 12: cocos.manager.v1.RunReply.refusal:type_name -> cocos.manager.v1.Refusal
-	10, // 13: cocos.manager.v1.Refusal.faults:type_name -> cocos.manager.v1.Fault
-	9,  // 14: cocos.manager.v1.StopReply.refusal:type_name -> cocos.manager.v1.Refusal
-	16, // 15: cocos.manager.v1.EventAck.source:type_name -> cocos.event.v1.Source
-	0,  // 16: cocos.manager.v1.ComputationsService.Connect:input_type -> cocos.manager.v1.ConnectRequest
-	1,  // 17: cocos.manager.v1.ComputationsService.Connect:output_type -> cocos.manager.v1.ConnectResponse
-	17, // [17:18] is the sub-list for method output_type
-	16, // [16:17] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	9,  // 1: cocos.manager.v1.ConnectRequest.run_reply:type_name -> cocos.manager.v1.RunReply
+	13, // 2: cocos.manager.v1.ConnectRequest.stop_reply:type_name -> cocos.manager.v1.StopReply
+	15, // 3: cocos.manager.v1.ConnectRequest.event:type_name -> cocos.event.v1.Event
+	16, // 4: cocos.manager.v1.ConnectRequest.log:type_name -> cocos.event.v1.Log
+	5,  // 5: cocos.manager.v1.ConnectResponse.welcome:type_name -> cocos.manager.v1.Welcome
+	6,  // 6: cocos.manager.v1.ConnectResponse.run_request:type_name -> cocos.manager.v1.RunRequest
+	12, // 7: cocos.manager.v1.ConnectResponse.stop_request:type_name -> cocos.manager.v1.StopRequest
+	14, // 8: cocos.manager.v1.ConnectResponse.event_ack:type_name -> cocos.manager.v1.EventAck
+	4,  // 9: cocos.manager.v1.Hello.runs:type_name -> cocos.manager.v1.RunStatus
+	3,  // 10: cocos.manager.v1.Hello.findings:type_name -> cocos.manager.v1.Finding
+	7,  // 11: cocos.manager.v1.RunRequest.approvals:type_name -> cocos.manager.v1.Approval
+	8,  // 12: cocos.manager.v1.RunRequest.agent_config:type_name -> cocos.manager.v1.AgentConfig
+	10, // 13: cocos.manager.v1.RunReply.refusal:type_name -> cocos.manager.v1.Refusal
+	11, // 14: cocos.manager.v1.Refusal.faults:type_name -> cocos.manager.v1.Fault
+	10, // 15: cocos.manager.v1.StopReply.refusal:type_name -> cocos.manager.v1.Refusal
+	17, // 16: cocos.manager.v1.EventAck.source:type_name -> cocos.event.v1.Source
+	0,  // 17: cocos.manager.v1.ComputationsService.Connect:input_type -> cocos.manager.v1.ConnectRequest
+	1,  // 18: cocos.manager.v1.ComputationsService.Connect:output_type -> cocos.manager.v1.ConnectResponse
+	18, // [18:19] is the sub-list for method output_type
+	17, // [17:18] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_manager_v1_manager_proto_init() }
@@ -1142,7 +1282,7 @@ func file_manager_v1_manager_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_manager_v1_manager_proto_rawDesc), len(file_manager_v1_manager_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

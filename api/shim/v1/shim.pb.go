@@ -72,8 +72,10 @@ type StatusResponse struct {
 	ExitStatus int32 `protobuf:"varint,5,opt,name=exit_status,json=exitStatus,proto3" json:"exit_status,omitempty"`
 	// Events in the spool.
 	Unacknowledged uint64 `protobuf:"varint,6,opt,name=unacknowledged,proto3" json:"unacknowledged,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How long the shim has had its VM, in seconds of a clock that never jumps.
+	AgeSeconds    uint32 `protobuf:"varint,7,opt,name=age_seconds,json=ageSeconds,proto3" json:"age_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -144,6 +146,13 @@ func (x *StatusResponse) GetExitStatus() int32 {
 func (x *StatusResponse) GetUnacknowledged() uint64 {
 	if x != nil {
 		return x.Unacknowledged
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetAgeSeconds() uint32 {
+	if x != nil {
+		return x.AgeSeconds
 	}
 	return 0
 }
@@ -337,6 +346,206 @@ func (*Drained) Descriptor() ([]byte, []int) {
 	return file_shim_v1_shim_proto_rawDescGZIP(), []int{4}
 }
 
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Send the events that are not acknowledged: the newest ones, 256 and 1 MiB
+	// at most.
+	Events bool `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
+	// At most so many of the last log lines.
+	Lines uint32 `protobuf:"varint,2,opt,name=lines,proto3" json:"lines,omitempty"`
+	// Go on with the log lines that come, until the shim ends.
+	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_shim_v1_shim_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shim_v1_shim_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_shim_v1_shim_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchRequest) GetEvents() bool {
+	if x != nil {
+		return x.Events
+	}
+	return false
+}
+
+func (x *WatchRequest) GetLines() uint32 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+func (x *WatchRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Item:
+	//
+	//	*WatchResponse_Event
+	//	*WatchResponse_Log
+	//	*WatchResponse_CaughtUp
+	Item          isWatchResponse_Item `protobuf_oneof:"item"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_shim_v1_shim_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shim_v1_shim_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_shim_v1_shim_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *WatchResponse) GetItem() isWatchResponse_Item {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetEvent() *v1.Event {
+	if x != nil {
+		if x, ok := x.Item.(*WatchResponse_Event); ok {
+			return x.Event
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetLog() *v1.Log {
+	if x != nil {
+		if x, ok := x.Item.(*WatchResponse_Log); ok {
+			return x.Log
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetCaughtUp() *CaughtUp {
+	if x != nil {
+		if x, ok := x.Item.(*WatchResponse_CaughtUp); ok {
+			return x.CaughtUp
+		}
+	}
+	return nil
+}
+
+type isWatchResponse_Item interface {
+	isWatchResponse_Item()
+}
+
+type WatchResponse_Event struct {
+	Event *v1.Event `protobuf:"bytes,1,opt,name=event,proto3,oneof"`
+}
+
+type WatchResponse_Log struct {
+	// Dropped counts all lines that are missing before this one.
+	Log *v1.Log `protobuf:"bytes,2,opt,name=log,proto3,oneof"`
+}
+
+type WatchResponse_CaughtUp struct {
+	// All that was there has been sent; what follows is new.
+	CaughtUp *CaughtUp `protobuf:"bytes,3,opt,name=caught_up,json=caughtUp,proto3,oneof"`
+}
+
+func (*WatchResponse_Event) isWatchResponse_Item() {}
+
+func (*WatchResponse_Log) isWatchResponse_Item() {}
+
+func (*WatchResponse_CaughtUp) isWatchResponse_Item() {}
+
+type CaughtUp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaughtUp) Reset() {
+	*x = CaughtUp{}
+	mi := &file_shim_v1_shim_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaughtUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaughtUp) ProtoMessage() {}
+
+func (x *CaughtUp) ProtoReflect() protoreflect.Message {
+	mi := &file_shim_v1_shim_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaughtUp.ProtoReflect.Descriptor instead.
+func (*CaughtUp) Descriptor() ([]byte, []int) {
+	return file_shim_v1_shim_proto_rawDescGZIP(), []int{7}
+}
+
 type StopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Grace period for the guest, in seconds; 0 means the shim's default.
@@ -347,7 +556,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_shim_v1_shim_proto_msgTypes[5]
+	mi := &file_shim_v1_shim_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +568,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shim_v1_shim_proto_msgTypes[5]
+	mi := &file_shim_v1_shim_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +581,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_shim_v1_shim_proto_rawDescGZIP(), []int{5}
+	return file_shim_v1_shim_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StopRequest) GetGraceSeconds() uint32 {
@@ -390,7 +599,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_shim_v1_shim_proto_msgTypes[6]
+	mi := &file_shim_v1_shim_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +611,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shim_v1_shim_proto_msgTypes[6]
+	mi := &file_shim_v1_shim_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +624,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_shim_v1_shim_proto_rawDescGZIP(), []int{6}
+	return file_shim_v1_shim_proto_rawDescGZIP(), []int{9}
 }
 
 type ReleaseRequest struct {
@@ -426,7 +635,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_shim_v1_shim_proto_msgTypes[7]
+	mi := &file_shim_v1_shim_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +647,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shim_v1_shim_proto_msgTypes[7]
+	mi := &file_shim_v1_shim_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +660,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_shim_v1_shim_proto_rawDescGZIP(), []int{7}
+	return file_shim_v1_shim_proto_rawDescGZIP(), []int{10}
 }
 
 type ReleaseResponse struct {
@@ -462,7 +671,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_shim_v1_shim_proto_msgTypes[8]
+	mi := &file_shim_v1_shim_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +683,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shim_v1_shim_proto_msgTypes[8]
+	mi := &file_shim_v1_shim_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +696,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_shim_v1_shim_proto_rawDescGZIP(), []int{8}
+	return file_shim_v1_shim_proto_rawDescGZIP(), []int{11}
 }
 
 var File_shim_v1_shim_proto protoreflect.FileDescriptor
@@ -495,7 +704,7 @@ var File_shim_v1_shim_proto protoreflect.FileDescriptor
 const file_shim_v1_shim_proto_rawDesc = "" +
 	"\n" +
 	"\x12shim/v1/shim.proto\x12\rcocos.shim.v1\x1a\x14event/v1/event.proto\"\x0f\n" +
-	"\rStatusRequest\"\xcc\x01\n" +
+	"\rStatusRequest\"\xed\x01\n" +
 	"\x0eStatusResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x14\n" +
@@ -503,7 +712,9 @@ const file_shim_v1_shim_proto_rawDesc = "" +
 	"\bqemu_pid\x18\x04 \x01(\rR\aqemuPid\x12\x1f\n" +
 	"\vexit_status\x18\x05 \x01(\x05R\n" +
 	"exitStatus\x12&\n" +
-	"\x0eunacknowledged\x18\x06 \x01(\x04R\x0eunacknowledged\"[\n" +
+	"\x0eunacknowledged\x18\x06 \x01(\x04R\x0eunacknowledged\x12\x1f\n" +
+	"\vage_seconds\x18\a \x01(\rR\n" +
+	"ageSeconds\"[\n" +
 	"\rFollowRequest\x12.\n" +
 	"\x06source\x18\x01 \x01(\x0e2\x16.cocos.event.v1.SourceR\x06source\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xa4\x01\n" +
@@ -512,15 +723,27 @@ const file_shim_v1_shim_proto_rawDesc = "" +
 	"\x03log\x18\x02 \x01(\v2\x13.cocos.event.v1.LogH\x00R\x03log\x122\n" +
 	"\adrained\x18\x03 \x01(\v2\x16.cocos.shim.v1.DrainedH\x00R\adrainedB\x06\n" +
 	"\x04item\"\t\n" +
-	"\aDrained\"2\n" +
+	"\aDrained\"T\n" +
+	"\fWatchRequest\x12\x16\n" +
+	"\x06events\x18\x01 \x01(\bR\x06events\x12\x14\n" +
+	"\x05lines\x18\x02 \x01(\rR\x05lines\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\"\xa7\x01\n" +
+	"\rWatchResponse\x12-\n" +
+	"\x05event\x18\x01 \x01(\v2\x15.cocos.event.v1.EventH\x00R\x05event\x12'\n" +
+	"\x03log\x18\x02 \x01(\v2\x13.cocos.event.v1.LogH\x00R\x03log\x126\n" +
+	"\tcaught_up\x18\x03 \x01(\v2\x17.cocos.shim.v1.CaughtUpH\x00R\bcaughtUpB\x06\n" +
+	"\x04item\"\n" +
+	"\n" +
+	"\bCaughtUp\"2\n" +
 	"\vStopRequest\x12#\n" +
 	"\rgrace_seconds\x18\x01 \x01(\rR\fgraceSeconds\"\x0e\n" +
 	"\fStopResponse\"\x10\n" +
 	"\x0eReleaseRequest\"\x11\n" +
-	"\x0fReleaseResponse2\xaa\x02\n" +
+	"\x0fReleaseResponse2\xf0\x02\n" +
 	"\vShimService\x12E\n" +
 	"\x06Status\x12\x1c.cocos.shim.v1.StatusRequest\x1a\x1d.cocos.shim.v1.StatusResponse\x12I\n" +
-	"\x06Follow\x12\x1c.cocos.shim.v1.FollowRequest\x1a\x1d.cocos.shim.v1.FollowResponse(\x010\x01\x12?\n" +
+	"\x06Follow\x12\x1c.cocos.shim.v1.FollowRequest\x1a\x1d.cocos.shim.v1.FollowResponse(\x010\x01\x12D\n" +
+	"\x05Watch\x12\x1b.cocos.shim.v1.WatchRequest\x1a\x1c.cocos.shim.v1.WatchResponse0\x01\x12?\n" +
 	"\x04Stop\x12\x1a.cocos.shim.v1.StopRequest\x1a\x1b.cocos.shim.v1.StopResponse\x12H\n" +
 	"\aRelease\x12\x1d.cocos.shim.v1.ReleaseRequest\x1a\x1e.cocos.shim.v1.ReleaseResponseB3Z1github.com/ultravioletrs/cocos/api/shim/v1;shimv1b\x06proto3"
 
@@ -536,39 +759,47 @@ func file_shim_v1_shim_proto_rawDescGZIP() []byte {
 	return file_shim_v1_shim_proto_rawDescData
 }
 
-var file_shim_v1_shim_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shim_v1_shim_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_shim_v1_shim_proto_goTypes = []any{
 	(*StatusRequest)(nil),   // 0: cocos.shim.v1.StatusRequest
 	(*StatusResponse)(nil),  // 1: cocos.shim.v1.StatusResponse
 	(*FollowRequest)(nil),   // 2: cocos.shim.v1.FollowRequest
 	(*FollowResponse)(nil),  // 3: cocos.shim.v1.FollowResponse
 	(*Drained)(nil),         // 4: cocos.shim.v1.Drained
-	(*StopRequest)(nil),     // 5: cocos.shim.v1.StopRequest
-	(*StopResponse)(nil),    // 6: cocos.shim.v1.StopResponse
-	(*ReleaseRequest)(nil),  // 7: cocos.shim.v1.ReleaseRequest
-	(*ReleaseResponse)(nil), // 8: cocos.shim.v1.ReleaseResponse
-	(v1.Source)(0),          // 9: cocos.event.v1.Source
-	(*v1.Event)(nil),        // 10: cocos.event.v1.Event
-	(*v1.Log)(nil),          // 11: cocos.event.v1.Log
+	(*WatchRequest)(nil),    // 5: cocos.shim.v1.WatchRequest
+	(*WatchResponse)(nil),   // 6: cocos.shim.v1.WatchResponse
+	(*CaughtUp)(nil),        // 7: cocos.shim.v1.CaughtUp
+	(*StopRequest)(nil),     // 8: cocos.shim.v1.StopRequest
+	(*StopResponse)(nil),    // 9: cocos.shim.v1.StopResponse
+	(*ReleaseRequest)(nil),  // 10: cocos.shim.v1.ReleaseRequest
+	(*ReleaseResponse)(nil), // 11: cocos.shim.v1.ReleaseResponse
+	(v1.Source)(0),          // 12: cocos.event.v1.Source
+	(*v1.Event)(nil),        // 13: cocos.event.v1.Event
+	(*v1.Log)(nil),          // 14: cocos.event.v1.Log
 }
 var file_shim_v1_shim_proto_depIdxs = []int32{
-	9,  // 0: cocos.shim.v1.FollowRequest.source:type_name -> cocos.event.v1.Source
-	10, // 1: cocos.shim.v1.FollowResponse.event:type_name -> cocos.event.v1.Event
-	11, // 2: cocos.shim.v1.FollowResponse.log:type_name -> cocos.event.v1.Log
+	12, // 0: cocos.shim.v1.FollowRequest.source:type_name -> cocos.event.v1.Source
+	13, // 1: cocos.shim.v1.FollowResponse.event:type_name -> cocos.event.v1.Event
+	14, // 2: cocos.shim.v1.FollowResponse.log:type_name -> cocos.event.v1.Log
 	4,  // 3: cocos.shim.v1.FollowResponse.drained:type_name -> cocos.shim.v1.Drained
-	0,  // 4: cocos.shim.v1.ShimService.Status:input_type -> cocos.shim.v1.StatusRequest
-	2,  // 5: cocos.shim.v1.ShimService.Follow:input_type -> cocos.shim.v1.FollowRequest
-	5,  // 6: cocos.shim.v1.ShimService.Stop:input_type -> cocos.shim.v1.StopRequest
-	7,  // 7: cocos.shim.v1.ShimService.Release:input_type -> cocos.shim.v1.ReleaseRequest
-	1,  // 8: cocos.shim.v1.ShimService.Status:output_type -> cocos.shim.v1.StatusResponse
-	3,  // 9: cocos.shim.v1.ShimService.Follow:output_type -> cocos.shim.v1.FollowResponse
-	6,  // 10: cocos.shim.v1.ShimService.Stop:output_type -> cocos.shim.v1.StopResponse
-	8,  // 11: cocos.shim.v1.ShimService.Release:output_type -> cocos.shim.v1.ReleaseResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	13, // 4: cocos.shim.v1.WatchResponse.event:type_name -> cocos.event.v1.Event
+	14, // 5: cocos.shim.v1.WatchResponse.log:type_name -> cocos.event.v1.Log
+	7,  // 6: cocos.shim.v1.WatchResponse.caught_up:type_name -> cocos.shim.v1.CaughtUp
+	0,  // 7: cocos.shim.v1.ShimService.Status:input_type -> cocos.shim.v1.StatusRequest
+	2,  // 8: cocos.shim.v1.ShimService.Follow:input_type -> cocos.shim.v1.FollowRequest
+	5,  // 9: cocos.shim.v1.ShimService.Watch:input_type -> cocos.shim.v1.WatchRequest
+	8,  // 10: cocos.shim.v1.ShimService.Stop:input_type -> cocos.shim.v1.StopRequest
+	10, // 11: cocos.shim.v1.ShimService.Release:input_type -> cocos.shim.v1.ReleaseRequest
+	1,  // 12: cocos.shim.v1.ShimService.Status:output_type -> cocos.shim.v1.StatusResponse
+	3,  // 13: cocos.shim.v1.ShimService.Follow:output_type -> cocos.shim.v1.FollowResponse
+	6,  // 14: cocos.shim.v1.ShimService.Watch:output_type -> cocos.shim.v1.WatchResponse
+	9,  // 15: cocos.shim.v1.ShimService.Stop:output_type -> cocos.shim.v1.StopResponse
+	11, // 16: cocos.shim.v1.ShimService.Release:output_type -> cocos.shim.v1.ReleaseResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_shim_v1_shim_proto_init() }
@@ -581,13 +812,18 @@ func file_shim_v1_shim_proto_init() {
 		(*FollowResponse_Log)(nil),
 		(*FollowResponse_Drained)(nil),
 	}
+	file_shim_v1_shim_proto_msgTypes[6].OneofWrappers = []any{
+		(*WatchResponse_Event)(nil),
+		(*WatchResponse_Log)(nil),
+		(*WatchResponse_CaughtUp)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shim_v1_shim_proto_rawDesc), len(file_shim_v1_shim_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

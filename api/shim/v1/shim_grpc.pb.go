@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ShimService_Status_FullMethodName  = "/cocos.shim.v1.ShimService/Status"
 	ShimService_Follow_FullMethodName  = "/cocos.shim.v1.ShimService/Follow"
+	ShimService_Watch_FullMethodName   = "/cocos.shim.v1.ShimService/Watch"
 	ShimService_Stop_FullMethodName    = "/cocos.shim.v1.ShimService/Stop"
 	ShimService_Release_FullMethodName = "/cocos.shim.v1.ShimService/Release"
 )
@@ -36,6 +37,11 @@ type ShimServiceClient interface {
 	// as they come. The Manager acknowledges what the server has committed. A
 	// second Follow ends the first.
 	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error)
+	// Watch sends what people may want to see who look on: the newest events of the
+	// spool if they are asked for, then the last log lines, and with follow those
+	// that come. It takes nothing away from Follow and holds nobody up: a caller
+	// that is too slow misses lines.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// Stop asks the guest to power off and ends the VM after a grace period.
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
 	// Release ends the shim. It is refused with FAILED_PRECONDITION while the VM
@@ -74,6 +80,25 @@ func (c *shimServiceClient) Follow(ctx context.Context, opts ...grpc.CallOption)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShimService_FollowClient = grpc.BidiStreamingClient[FollowRequest, FollowResponse]
 
+func (c *shimServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ShimService_ServiceDesc.Streams[1], ShimService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ShimService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 func (c *shimServiceClient) Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StopResponse)
@@ -103,6 +128,11 @@ type ShimServiceServer interface {
 	// as they come. The Manager acknowledges what the server has committed. A
 	// second Follow ends the first.
 	Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error
+	// Watch sends what people may want to see who look on: the newest events of the
+	// spool if they are asked for, then the last log lines, and with follow those
+	// that come. It takes nothing away from Follow and holds nobody up: a caller
+	// that is too slow misses lines.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// Stop asks the guest to power off and ends the VM after a grace period.
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
 	// Release ends the shim. It is refused with FAILED_PRECONDITION while the VM
@@ -123,6 +153,9 @@ func (UnimplementedShimServiceServer) Status(context.Context, *StatusRequest) (*
 }
 func (UnimplementedShimServiceServer) Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error {
 	return status.Error(codes.Unimplemented, "method Follow not implemented")
+}
+func (UnimplementedShimServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedShimServiceServer) Stop(context.Context, *StopRequest) (*StopResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stop not implemented")
@@ -175,6 +208,17 @@ func _ShimService_Follow_Handler(srv interface{}, stream grpc.ServerStream) erro
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShimService_FollowServer = grpc.BidiStreamingServer[FollowRequest, FollowResponse]
+
+func _ShimService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ShimServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ShimService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
 
 func _ShimService_Stop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StopRequest)
@@ -238,6 +282,11 @@ var ShimService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _ShimService_Follow_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _ShimService_Watch_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "shim/v1/shim.proto",
