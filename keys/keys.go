@@ -12,7 +12,8 @@
 //	rsa         RSASSA-PSS with SHA-256 and a 32-byte salt, 3072 to 8192 bits
 //
 // Nothing is signed but a Text: a purpose and its fields, each with its length,
-// so that a signature made for one purpose can never pass for another.
+// so that a signature made for one purpose can never pass for another; and a
+// Payload, whose bytes begin as no Text's do.
 package keys
 
 import (
@@ -31,6 +32,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Kind names an algorithm of a key.
@@ -117,6 +119,9 @@ func newPublic(k crypto.PublicKey) (Public, error) {
 func kindOf(k crypto.PublicKey) (Kind, error) {
 	switch k := k.(type) {
 	case ed25519.PublicKey:
+		if smallOrder(k) {
+			return "", errors.New("this Ed25519 key is of small order: anybody can sign for it")
+		}
 		return Ed25519, nil
 	case *ecdsa.PublicKey:
 		switch k.Curve {
@@ -133,6 +138,25 @@ func kindOf(k crypto.PublicKey) (Kind, error) {
 		return RSA, nil
 	}
 	return "", fmt.Errorf("key type %T is not supported; use one of %v", k, Kinds())
+}
+
+// smallPoints are the points of small order on edwards25519, and other encodings
+// of them, without the sign bit: y is 0, 1, -1 or that of an order 8 point.
+// Signatures exist that verify for them whatever was signed.
+var smallPoints = [...]string{
+	"0000000000000000000000000000000000000000000000000000000000000000",
+	"0100000000000000000000000000000000000000000000000000000000000000",
+	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+}
+
+func smallOrder(k ed25519.PublicKey) bool {
+	y := bytes.Clone(k)
+	y[len(y)-1] &= 0x7f
+	return slices.Contains(smallPoints[:], hex.EncodeToString(y))
 }
 
 // SPKI returns the DER SubjectPublicKeyInfo; the caller must not change it.
@@ -184,8 +208,9 @@ func (p *Public) UnmarshalText(b []byte) error {
 var ErrSignature = errors.New("signature does not verify")
 
 // Verify returns ErrSignature unless sig is p's signature over t.
-func (p Public) Verify(t Text, sig []byte) error {
-	msg := t.bytes()
+func (p Public) Verify(t Text, sig []byte) error { return p.verify(t.bytes(), sig) }
+
+func (p Public) verify(msg, sig []byte) error {
 	ok := false
 	switch k := p.key.(type) {
 	case ed25519.PublicKey:
@@ -281,8 +306,9 @@ func (p Private) PEM() ([]byte, error) {
 func (p Private) Public() Public { return p.public }
 
 // Sign signs t with the scheme of the key's kind.
-func (p Private) Sign(t Text) ([]byte, error) {
-	msg := t.bytes()
+func (p Private) Sign(t Text) ([]byte, error) { return p.sign(t.bytes()) }
+
+func (p Private) sign(msg []byte) ([]byte, error) {
 	var (
 		sig []byte
 		err error

@@ -7,11 +7,15 @@ type Purpose string
 
 // Purposes of signatures.
 const (
-	// PurposeApproval: fields are the manifest digest and the signer's SPKI.
+	// PurposeApproval: fields are the manifest digest, the signer's roles and its
+	// SPKI.
 	PurposeApproval Purpose = "cocos/v1/approval"
-	// PurposeCall: fields are the manifest digest, the role, the signer's SPKI
-	// and the TLS connection's exporter value.
+	// PurposeCall: fields are the manifest digest, the role, the signer's SPKI,
+	// the SPKI of the VM's instance key and the TLS connection's exporter value.
 	PurposeCall Purpose = "cocos/v1/call"
+	// PurposeConnection: a VM's instance key signs, under a cached report, the
+	// leaf of one connection (atls).
+	PurposeConnection Purpose = "cocos/v1/connection"
 )
 
 // Text is what a signature covers: a purpose and its fields in fixed order.

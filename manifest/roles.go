@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ultravioletrs/cocos/keys"
 )
@@ -51,11 +52,12 @@ func (m *Manifest) Dataset(name string) (Dataset, bool) {
 }
 
 // CallText is what a caller of the agent signs: that it, the holder of key,
-// speaks in this role for the computation of this digest on the TLS connection
-// whose exporter value (RFC 9266) is exporter. On another connection it proves
-// nothing.
-func CallText(digest Digest, role Role, key keys.Public, exporter []byte) keys.Text {
-	return keys.Text{Purpose: keys.PurposeCall, Fields: [][]byte{digest[:], []byte(role), key.SPKI(), exporter}}
+// speaks in this role for the computation of this digest, to the VM with this
+// instance key (DER SubjectPublicKeyInfo; empty where no evidence vouches for
+// one), on the TLS connection whose exporter value (RFC 9266) is exporter. On
+// another connection it proves nothing.
+func CallText(digest Digest, role Role, key keys.Public, instance, exporter []byte) keys.Text {
+	return keys.Text{Purpose: keys.PurposeCall, Fields: [][]byte{digest[:], []byte(role), key.SPKI(), instance, exporter}}
 }
 
 // Approval is a participant's signature over a manifest digest.
@@ -64,15 +66,22 @@ type Approval struct {
 	Signature []byte      `json:"signature"`
 }
 
-func approvalText(digest Digest, key keys.Public) keys.Text {
-	return keys.Text{Purpose: keys.PurposeApproval, Fields: [][]byte{digest[:], key.SPKI()}}
+// approvalText has the roles, too, so that nobody can say later that a key was
+// meant for another part: those that the manifest gives the key, in the order of
+// Roles, with commas between them.
+func (f *Frozen) approvalText(key keys.Public) keys.Text {
+	roles := make([]string, 0, len(Roles()))
+	for _, r := range f.RolesOf(key) {
+		roles = append(roles, string(r))
+	}
+	return keys.Text{Purpose: keys.PurposeApproval, Fields: [][]byte{f.Digest[:], []byte(strings.Join(roles, ",")), key.SPKI()}}
 }
 
-// Approve signs the digest.
-func Approve(digest Digest, key keys.Private) (Approval, error) {
-	sig, err := key.Sign(approvalText(digest, key.Public()))
+// Approve signs the digest, for the roles that the manifest gives to key.
+func (f *Frozen) Approve(key keys.Private) (Approval, error) {
+	sig, err := key.Sign(f.approvalText(key.Public()))
 	if err != nil {
-		return Approval{}, fmt.Errorf("approving manifest %s: %w", digest, err)
+		return Approval{}, fmt.Errorf("approving manifest %s: %w", f.Digest, err)
 	}
 	return Approval{PublicKey: key.Public(), Signature: sig}, nil
 }
@@ -88,7 +97,7 @@ func (f *Frozen) CheckApprovals(approvals []Approval) error {
 			v.add(path, "is by a key that the manifest does not ask: %s", a.PublicKey.Fingerprint())
 		case slices.ContainsFunc(approvals[:i], func(b Approval) bool { return b.PublicKey.Equal(a.PublicKey) }):
 			v.add(path, "is a second one by the same key: %s", a.PublicKey.Fingerprint())
-		case a.PublicKey.Verify(approvalText(f.Digest, a.PublicKey), a.Signature) != nil:
+		case a.PublicKey.Verify(f.approvalText(a.PublicKey), a.Signature) != nil:
 			v.add(path, "does not verify: it is not a signature of %s by %s", f.Digest, a.PublicKey.Fingerprint())
 		}
 	}

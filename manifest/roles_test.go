@@ -54,9 +54,9 @@ func TestDatasetByName(t *testing.T) {
 	}
 }
 
-func approve(t testing.TB, d manifest.Digest, k keys.Private) manifest.Approval {
+func approve(t testing.TB, f manifest.Frozen, k keys.Private) manifest.Approval {
 	t.Helper()
-	a, err := manifest.Approve(d, k)
+	a, err := f.Approve(k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,14 +67,17 @@ func approve(t testing.TB, d manifest.Digest, k keys.Private) manifest.Approval 
 func TestApprovals(t *testing.T) {
 	p := everybody()
 	f := freeze(t, full()) // asks approver and data
-	one, two := approve(t, f.Digest, p.approver), approve(t, f.Digest, p.data)
-	other := f.Digest
-	other[31] ^= 1
+	one, two := approve(t, f, p.approver), approve(t, f, p.data)
+	other := f
+	other.Digest[31] ^= 1
+	// The same key, as if the manifest gave it other roles.
+	demoted := f
+	demoted.Datasets = nil
 	bent := two
 	bent.Signature = bytes.Clone(two.Signature)
 	bent.Signature[len(bent.Signature)-1] ^= 1
 	// The same bytes, signed for another purpose.
-	callSig, err := p.data.Sign(manifest.CallText(f.Digest, manifest.Approver, p.data.Public(), nil))
+	callSig, err := p.data.Sign(manifest.CallText(f.Digest, manifest.Approver, p.data.Public(), nil, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,9 +93,10 @@ func TestApprovals(t *testing.T) {
 		{"none", nil, []string{"/approvals", "/approvals"}, "lack"},
 		{"one missing", list(one), []string{"/approvals"}, p.data.Public().Fingerprint()},
 		{"one twice", list(one, two, one), []string{"/approvals/2"}, "second"},
-		{"one too many", list(one, two, approve(t, f.Digest, p.stranger)), []string{"/approvals/2"}, "does not ask"},
-		{"a stranger's instead", list(one, approve(t, f.Digest, p.stranger)), []string{"/approvals/1", "/approvals"}, "does not ask"},
+		{"one too many", list(one, two, approve(t, f, p.stranger)), []string{"/approvals/2"}, "does not ask"},
+		{"a stranger's instead", list(one, approve(t, f, p.stranger)), []string{"/approvals/1", "/approvals"}, "does not ask"},
 		{"of another manifest", list(one, approve(t, other, p.data)), []string{"/approvals/1"}, "does not verify"},
+		{"for other roles", list(one, approve(t, demoted, p.data)), []string{"/approvals/1"}, "does not verify"},
 		{"signature bent", list(one, bent), []string{"/approvals/1"}, "does not verify"},
 		{"signature empty", list(one, manifest.Approval{PublicKey: two.PublicKey}), []string{"/approvals/1"}, "does not verify"},
 		{"signature of the other", list(one, manifest.Approval{PublicKey: two.PublicKey, Signature: one.Signature}), []string{"/approvals/1"}, "does not verify"},
@@ -112,10 +116,10 @@ func TestApprovals(t *testing.T) {
 	if err := nobody.CheckApprovals(nil); err != nil {
 		t.Errorf("nobody is asked: %v", err)
 	}
-	if err := nobody.CheckApprovals(list(approve(t, nobody.Digest, p.algo))); err == nil {
+	if err := nobody.CheckApprovals(list(approve(t, nobody, p.algo))); err == nil {
 		t.Error("took an approval that nobody asked for")
 	}
-	if _, err := manifest.Approve(f.Digest, keys.Private{}); err == nil {
+	if _, err := f.Approve(keys.Private{}); err == nil {
 		t.Error("approved without a key")
 	}
 }
@@ -124,7 +128,7 @@ func TestCallTextDependsOnEachPart(t *testing.T) {
 	p := everybody()
 	exporter := make([]byte, 32)
 	sign := func(d manifest.Digest, r manifest.Role, k keys.Public, e []byte) keys.Text {
-		return manifest.CallText(d, r, k, e)
+		return manifest.CallText(d, r, k, []byte("instance"), e)
 	}
 	text := sign(manifest.Digest{1}, manifest.Consumer, p.algo.Public(), exporter)
 	sig, err := p.algo.Sign(text)
@@ -136,6 +140,8 @@ func TestCallTextDependsOnEachPart(t *testing.T) {
 		"role":     sign(manifest.Digest{1}, manifest.Approver, p.algo.Public(), exporter),
 		"key":      sign(manifest.Digest{1}, manifest.Consumer, p.data.Public(), exporter),
 		"exporter": sign(manifest.Digest{1}, manifest.Consumer, p.algo.Public(), append([]byte{1}, exporter[1:]...)),
+		"instance": manifest.CallText(manifest.Digest{1}, manifest.Consumer, p.algo.Public(), []byte("another"), exporter),
+		"none":     manifest.CallText(manifest.Digest{1}, manifest.Consumer, p.algo.Public(), nil, exporter),
 		"length":   sign(manifest.Digest{1}, manifest.Consumer, p.algo.Public(), exporter[:31]),
 	} {
 		if p.algo.Public().Verify(other, sig) == nil {
