@@ -1,29 +1,34 @@
 // Package atls is the agent's channel: gRPC transport credentials on TLS 1.3,
-// and the value that names a connection.
+// the value that names a connection, and attested TLS on it.
 //
-// Today's trust comes from a pinned key or from a CA; the evidence of a TEE will
-// come after the handshake, inside the channel, and bind the value that Info
-// carries as Exporter (RFC 8446, section 7.5; RFC 9266): evidence inside the
-// handshake can be relayed by whoever gets hold of the ephemeral key. The place
-// for it is establish: both sides pass through it with a finished handshake and
-// before gRPC says its first byte. Attested mode takes the place of the pin
-// there.
+// In attested mode the two sides exchange evidence after the TLS handshake,
+// inside the channel and before gRPC says its first byte. It binds the value
+// that Info carries as Exporter (RFC 8446, section 7.5; RFC 9266), for evidence
+// inside the handshake can be relayed by whoever gets hold of the ephemeral key;
+// and with it role, the attester's own TLS key and the peer's nonce, for an
+// exporter alone could be reflected. docs/attested-tls.md has every byte.
 //
-// Invariants: TLS 1.3 and nothing older; no session tickets and no 0-RTT, so
-// that each connection has an exporter value of its own; a client without
-// exactly one reason to trust the server is an error; a server that is given a
-// client CA talks to nobody without a certificate of it.
+// Invariants:
+//   - TLS 1.3 and nothing older; no session tickets and no 0-RTT, so that each
+//     connection has an exporter value of its own.
+//   - A client without exactly one reason to trust the server is an error; a
+//     server that is given a client CA talks to nobody without a certificate of
+//     it.
+//   - What one side demands the other gives, and nothing else, or there is no
+//     connection: there is no falling back from attested mode, which has a
+//     protocol name of its own in TLS. Its TLS keys are made in this process.
+//   - Evidence is made for the connection, unless both sides agreed to an older
+//     one, which Info.Cached then says.
+//   - Nobody waits for another: not for a peer that stalls, and for a report no
+//     longer than it takes. Whatever a peer says is bounded before it is read.
 package atls
 
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
@@ -35,8 +40,6 @@ const (
 	exporterLabel = "EXPORTER-cocos-v1-channel"
 	// ExporterSize in bytes.
 	ExporterSize = 32
-
-	protocol = "h2" // ALPN; gRPC is nothing else
 )
 
 // Info is what is known of an established connection. It is gRPC's AuthInfo.
@@ -48,6 +51,15 @@ type Info struct {
 	// false for a client that showed no certificate.
 	PeerSPKI [sha256.Size]byte
 	HasPeer  bool
+	// Instance is the DER SubjectPublicKeyInfo of the instance key of the VM at
+	// the attested end, the same on both ends (where both are attested: the
+	// server's); empty where no evidence was exchanged.
+	Instance []byte
+	// Attestation is what this side appraised; nil where it did not.
+	Attestation *Attestation
+	// Cached: the evidence is older than the connection, which the instance key
+	// vouches for. Nothing secret is sent over such a connection.
+	Cached bool
 }
 
 // AuthType implements credentials.AuthInfo.
@@ -67,170 +79,6 @@ func InfoFrom(ctx context.Context) (Info, error) {
 		}
 	}
 	return Info{}, errors.New("the call did not come over this package's TLS")
-}
-
-// ServerConfig of Server.
-type ServerConfig struct {
-	// Identity is the server's certificate and key; required.
-	Identity Identity
-	// ClientCAs set: mutual TLS.
-	ClientCAs *x509.CertPool
-}
-
-// Server makes a server's credentials.
-func Server(cfg ServerConfig) (credentials.TransportCredentials, error) {
-	if cfg.Identity.cert.PrivateKey == nil {
-		return nil, errors.New("TLS server: no certificate and key; make one with NewIdentity or load one with LoadIdentity")
-	}
-	c := baseConfig()
-	c.Certificates = []tls.Certificate{cfg.Identity.cert}
-	if cfg.ClientCAs != nil {
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-		c.ClientCAs = cfg.ClientCAs
-	}
-	return &transport{config: c}, nil
-}
-
-// ClientConfig of Client: exactly one of ServerKey and ServerCAs.
-type ClientConfig struct {
-	// ServerKey is "sha256:" and 64 hexadecimal digits: the SHA-256 of the
-	// server's SubjectPublicKeyInfo.
-	ServerKey string
-	// ServerCAs sign the server's certificate, which names ServerName (empty:
-	// the name that was dialled).
-	ServerCAs  *x509.CertPool
-	ServerName string
-	// Identity, if set, is the client's own certificate.
-	Identity Identity
-}
-
-// ErrServerKey says that the server has another key than the pinned one.
-var ErrServerKey = errors.New("the server's key is not the pinned one")
-
-// Client makes a client's credentials.
-func Client(cfg ClientConfig) (credentials.TransportCredentials, error) {
-	c := baseConfig()
-	c.ServerName = cfg.ServerName
-	switch {
-	case cfg.ServerKey != "" && cfg.ServerCAs != nil:
-		return nil, errors.New("TLS client: both a server key and a CA are given; give one")
-	case cfg.ServerKey != "":
-		pin, err := ParseKey(cfg.ServerKey)
-		if err != nil {
-			return nil, fmt.Errorf("TLS client: server key: %w", err)
-		}
-		// The certificate's names and dates are the server's own claims; its
-		// key is what was learnt from elsewhere. crypto/tls checks that the
-		// server holds it, on every handshake.
-		c.InsecureSkipVerify = true
-		c.VerifyConnection = func(s tls.ConnectionState) error {
-			if got, ok := peerKey(s); !ok || got != pin {
-				return fmt.Errorf("%w: expected %s, got %s", ErrServerKey, FormatKey(pin), FormatKey(got))
-			}
-			return nil
-		}
-	case cfg.ServerCAs != nil:
-		c.RootCAs = cfg.ServerCAs
-	default:
-		return nil, errors.New("TLS client: neither a server key nor a CA is given: nothing would say who answers")
-	}
-	if cfg.Identity.cert.PrivateKey != nil {
-		c.Certificates = []tls.Certificate{cfg.Identity.cert}
-	}
-	return &transport{config: c, client: true}, nil
-}
-
-func baseConfig() *tls.Config {
-	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{protocol},
-		SessionTicketsDisabled: true,
-		// Small records help pages load, not gigabytes.
-		DynamicRecordSizingDisabled: true,
-	}
-}
-
-type transport struct {
-	config *tls.Config
-	client bool
-}
-
-func (t *transport) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if !t.client {
-		return nil, nil, errors.New("TLS: a server's credentials can't dial")
-	}
-	c := t.config.Clone()
-	if c.ServerName == "" {
-		c.ServerName = authority
-		if host, _, err := net.SplitHostPort(authority); err == nil {
-			c.ServerName = host
-		}
-	}
-	return establish(ctx, raw, tls.Client(raw, c))
-}
-
-func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if t.client {
-		return nil, nil, errors.New("TLS: a client's credentials can't serve")
-	}
-	// gRPC sets a deadline on raw.
-	return establish(context.Background(), raw, tls.Server(raw, t.config))
-}
-
-// establish ends with a connection that may carry calls, or closes it.
-func establish(ctx context.Context, raw net.Conn, conn *tls.Conn) (net.Conn, credentials.AuthInfo, error) {
-	info, err := handshake(ctx, conn)
-	if err != nil {
-		raw.Close()
-		return nil, nil, err
-	}
-	return conn, info, nil
-}
-
-func handshake(ctx context.Context, conn *tls.Conn) (Info, error) {
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return Info{}, fmt.Errorf("TLS handshake: %w", err)
-	}
-	state := conn.ConnectionState()
-	switch {
-	case state.Version != tls.VersionTLS13:
-		return Info{}, errors.New("TLS handshake: not TLS 1.3")
-	case state.DidResume:
-		return Info{}, errors.New("TLS handshake: the session was resumed")
-	case state.NegotiatedProtocol != protocol:
-		return Info{}, fmt.Errorf("TLS handshake: the peer speaks %q where %q is expected", state.NegotiatedProtocol, protocol)
-	}
-	exporter, err := state.ExportKeyingMaterial(exporterLabel, nil, ExporterSize)
-	if err != nil {
-		return Info{}, fmt.Errorf("TLS exporter: %w", err)
-	}
-	info := Info{
-		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-		Exporter:       [ExporterSize]byte(exporter),
-	}
-	info.PeerSPKI, info.HasPeer = peerKey(state)
-	return info, nil
-}
-
-func peerKey(s tls.ConnectionState) (sum [sha256.Size]byte, ok bool) {
-	if len(s.PeerCertificates) == 0 {
-		return sum, false
-	}
-	return sha256.Sum256(s.PeerCertificates[0].RawSubjectPublicKeyInfo), true
-}
-
-func (t *transport) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
-}
-
-func (t *transport) Clone() credentials.TransportCredentials {
-	return &transport{config: t.config.Clone(), client: t.client}
-}
-
-// OverrideServerName is part of gRPC's interface and deprecated there.
-func (t *transport) OverrideServerName(name string) error {
-	t.config.ServerName = name
-	return nil
 }
 
 // FormatKey is "sha256:" and 64 hexadecimal digits.

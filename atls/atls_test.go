@@ -48,6 +48,11 @@ func serve(t testing.TB, cfg atls.ServerConfig) (addr string, seen chan atls.Inf
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveWith(t, creds)
+}
+
+func serveWith(t testing.TB, creds credentials.TransportCredentials) (addr string, seen chan atls.Info) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +183,7 @@ func TestConfigsWithoutTrust(t *testing.T) {
 }
 
 // handshake runs both ends over a pipe.
-func handshake(t *testing.T, server func(net.Conn) error, client func(net.Conn) error) (serverErr, clientErr error) {
+func handshake(t testing.TB, server func(net.Conn) error, client func(net.Conn) error) (serverErr, clientErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 type Identity struct {
 	cert tls.Certificate
 	spki [sha256.Size]byte
+	made bool // by NewIdentity: the key never was anywhere else
 }
 
 // Key is the SHA-256 of the SubjectPublicKeyInfo, in FormatKey's form.
@@ -44,7 +45,9 @@ func NewIdentity() (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("making a TLS certificate: %w", err)
 	}
-	return newIdentity(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+	i, err := newIdentity(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+	i.made = err == nil
+	return i, err
 }
 
 // LoadIdentity takes a PEM certificate chain, leaf first, and its PEM key.
