@@ -14,10 +14,8 @@
 package hal
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -95,17 +93,17 @@ type CommandLines struct {
 const hardening = "panic=-1 oops=panic random.trust_cpu=on random.trust_bootloader=off lockdown=confidentiality module.sig_enforce=1 init_on_free=1"
 
 // CommandLine returns the kernel command line of a guest. An attested guest has
-// no console; a plain one shows errors and its last words on the serial port,
-// and does not measure its timer against the interrupt controller: under KVM no
-// guest does, and on a busy emulating host the measurement now and then ends in
-// a panic.
+// no console; a plain one shows errors and its last words on the serial port.
+// None measures its timer against the interrupt controller: under KVM no guest
+// does, and on a busy emulating host the measurement now and then ends in a
+// panic.
 func CommandLine(img Image, attested bool) string {
-	console := "console=ttyS0 quiet no_timer_check"
+	console := "console=ttyS0 quiet"
 	if attested {
 		console = "console=null"
 	}
 	v := img.Python.Verity
-	return fmt.Sprintf("%s %s %s=%s", console, hardening, RuntimeParameter, v.text())
+	return fmt.Sprintf("%s no_timer_check %s %s=%s", console, hardening, RuntimeParameter, v.text())
 }
 
 func (v Verity) text() string {
@@ -139,34 +137,11 @@ func (v Verity) Params() (verity.Params, error) {
 }
 
 // Bytes returns image.json's text.
-func (img Image) Bytes() ([]byte, error) {
-	if err := img.Validate(); err != nil {
-		return nil, err
-	}
-	b, err := json.MarshalIndent(img, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("writing %s: %w", ManifestFile, err)
-	}
-	return append(b, '\n'), nil
-}
+func (img Image) Bytes() ([]byte, error) { return encode(ManifestFile, img) }
 
 // ParseImage reads image.json's text. Unknown fields, missing ones and any
 // value that is not exactly as the builder writes it are errors.
-func ParseImage(b []byte) (Image, error) {
-	var img Image
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&img); err != nil {
-		return Image{}, fmt.Errorf("parsing %s: %w", ManifestFile, err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return Image{}, fmt.Errorf("parsing %s: text after the end", ManifestFile)
-	}
-	if err := img.Validate(); err != nil {
-		return Image{}, err
-	}
-	return img, nil
-}
+func ParseImage(b []byte) (Image, error) { return decode[Image](ManifestFile, b) }
 
 var kernelVersionRE = regexp.MustCompile(`^[0-9]+\.[0-9]+[0-9A-Za-z.+~-]*$`)
 
@@ -186,15 +161,7 @@ func (img Image) Validate() error {
 		field, name string
 		File
 	}{{"kernel", KernelFile, img.Kernel}, {"initrd", InitrdFile, img.Initrd}, {"python", PythonFile, img.Python.File}} {
-		if f.Name != f.name {
-			fault(f.field+".name", "%q: want %q", f.Name, f.name)
-		}
-		if f.Size <= 0 {
-			fault(f.field+".size", "%d: want a positive number of bytes", f.Size)
-		}
-		if b, err := hex.DecodeString(f.SHA256); err != nil || len(b) != sha256.Size || strings.ToLower(f.SHA256) != f.SHA256 {
-			fault(f.field+".sha256", "%q: want %d lower-case hex digits", f.SHA256, 2*sha256.Size)
-		}
+		f.validate(f.field, f.name, fault)
 	}
 	p, err := img.Python.Verity.Params()
 	switch {
@@ -210,6 +177,23 @@ func (img Image) Validate() error {
 		fault("command_line.attested", "%q: want %q", img.CommandLine.Attested, want)
 	}
 	return errors.Join(errs...)
+}
+
+func (f File) validate(field, name string, fault func(field, format string, args ...any)) {
+	if f.Name != name {
+		fault(field+".name", "%q: want %q", f.Name, name)
+	}
+	if f.Size <= 0 {
+		fault(field+".size", "%d: want a positive number of bytes", f.Size)
+	}
+	if !isSHA256(f.SHA256) {
+		fault(field+".sha256", "%q: want %d lower-case hex digits", f.SHA256, 2*sha256.Size)
+	}
+}
+
+func isSHA256(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == sha256.Size && strings.ToLower(s) == s
 }
 
 // Load reads image.json in dir. It does not read the files it names: Check
@@ -255,15 +239,23 @@ func (f File) Check(dir string) error {
 
 // Digest hashes the file called name in dir.
 func Digest(dir, name string) (File, error) {
-	r, err := os.Open(filepath.Join(dir, name))
+	f, err := digest(dir, name)
 	if err != nil {
 		return File{}, fmt.Errorf("guest image: %w: run `make hal` to build it", err)
+	}
+	return f, nil
+}
+
+func digest(dir, name string) (File, error) {
+	r, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return File{}, err
 	}
 	defer r.Close()
 	h := sha256.New()
 	n, err := io.Copy(h, r)
 	if err != nil {
-		return File{}, fmt.Errorf("guest image: %w", err)
+		return File{}, err
 	}
 	return File{Name: name, Size: n, SHA256: hex.EncodeToString(h.Sum(nil))}, nil
 }

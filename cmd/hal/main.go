@@ -1,9 +1,13 @@
 // Command hal builds the guest image and brings what it needs.
 //
 //	hal build               builds the image from the lock file
+//	hal disk                builds the image and a bootable disk of it
 //	hal update              resolves the lock file anew
 //	hal extract NAME FILE   takes one file out of the locked Python packages
 //	hal qemu                prints the path of a usable QEMU, fetching one when needed
+//	hal qemu VERSION        prints the path of a QEMU of that version, such as 10.0 or 11
+//	hal firmware [RELEASE]  prints a folder with UEFI firmware of a Debian release
+//	hal firmware amdsev|tdx prints the firmware that a TEE measures
 //
 // It only wires: the work is in hal/build, hal/debian and hal/emulator.
 package main
@@ -53,7 +57,7 @@ func advise(err error) error {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to do: build, update, extract or qemu")
+		return errors.New("say what to do: build, disk, update, extract, qemu or firmware")
 	}
 	// What is built must not depend on the user's file mode mask.
 	syscall.Umask(0o022)
@@ -64,17 +68,15 @@ func run(ctx context.Context, args []string) error {
 	_, errTerm := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
 	log := progress.New(os.Stderr, errTerm == nil, time.Now)
 	switch args[0] {
-	case "qemu":
-		f := &emulator.Finder{
-			Getenv: os.Getenv, CPUInfo: "/proc/cpuinfo", OSRelease: "/etc/os-release",
-			EtcApt: "/etc/apt", CacheDir: cacheDir, Log: log,
-		}
-		path, err := f.Find(ctx)
+	case "qemu", "firmware":
+		f, err := emulator.New(os.Getenv, log)
 		if err != nil {
 			return err
 		}
-		fmt.Println(path)
-		return nil
+		if args[0] == "firmware" {
+			return firmware(ctx, f, args[1:])
+		}
+		return qemu(ctx, f, args[1:])
 	case "extract":
 		if len(args) != 3 {
 			return errors.New("extract: say which file of a package, and where to put it: hal extract NAME FILE")
@@ -84,7 +86,7 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return extract(ctx, cfg, args[1], args[2])
-	case "build", "update":
+	case "build", "disk", "update":
 		cfg, err := config(args[1:], cacheDir, log)
 		if err != nil {
 			return err
@@ -92,14 +94,56 @@ func run(ctx context.Context, args []string) error {
 		if args[0] == "update" {
 			return build.Update(ctx, cfg)
 		}
-		done := log.Stage("guest image in %s", cfg.Out)
-		if _, err := build.Build(ctx, cfg); err != nil {
+		what, work := "guest image", func() error { _, err := build.Build(ctx, cfg); return err }
+		if args[0] == "disk" {
+			what, work = "bootable disk", func() error { _, err := build.Disk(ctx, cfg); return err }
+		}
+		done := log.Stage("%s in %s", what, cfg.Out)
+		if err := work(); err != nil {
 			return err
 		}
 		done()
 		return nil
 	}
-	return fmt.Errorf("%q: not a command; use build, update, extract or qemu", args[0])
+	return fmt.Errorf("%q: not a command; use build, disk, update, extract, qemu or firmware", args[0])
+}
+
+func qemu(ctx context.Context, f *emulator.Finder, args []string) error {
+	find := f.Find
+	switch len(args) {
+	case 0:
+	case 1:
+		find = func(ctx context.Context) (string, error) { return f.Version(ctx, args[0]) }
+	default:
+		return fmt.Errorf("qemu: %q: not expected; at most one version: hal qemu [VERSION]", args[1])
+	}
+	path, err := find(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Println(path)
+	return nil
+}
+
+func firmware(ctx context.Context, f *emulator.Finder, args []string) error {
+	release := emulator.FirmwareRelease
+	switch len(args) {
+	case 0:
+	case 1:
+		release = args[0]
+	default:
+		return fmt.Errorf("firmware: %q: not expected; at most one release or TEE: hal firmware [RELEASE|amdsev|tdx]", args[1])
+	}
+	find := f.Firmware
+	if release == emulator.AmdSev || release == emulator.TDX {
+		find = f.Measuring
+	}
+	path, err := find(ctx, release)
+	if err != nil {
+		return err
+	}
+	fmt.Println(path)
+	return nil
 }
 
 // extract leaves no file behind that is not whole.

@@ -1,5 +1,6 @@
 // Package build makes the guest image: kernel, initial RAM disk, Python disk
-// and the description of all three (hal.Image).
+// and the description of all three (hal.Image); and, of that image, a bootable
+// disk (hal.BootDisk).
 //
 // The inputs are the lock file, whose packages come verified from one Debian
 // release, and the agent's source. Everything else is kept out: tools run from
@@ -39,6 +40,7 @@ const (
 	useKernel = "kernel"
 	usePython = "python"
 	useTools  = "tools"
+	useDisk   = "disk" // the bootable disk; an image is built without it
 )
 
 // stampFile remembers the inputs of what lies beside it.

@@ -20,6 +20,7 @@ import (
 	"github.com/ultravioletrs/cocos/hal/debian"
 	"github.com/ultravioletrs/cocos/hal/emulator"
 	"github.com/ultravioletrs/cocos/hal/progress"
+	"github.com/ultravioletrs/cocos/internal/qcow2"
 )
 
 func mkfifo(name string) error { return syscall.Mkfifo(name, 0o600) }
@@ -58,7 +59,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-var artefacts = []string{hal.KernelFile, hal.InitrdFile, hal.PythonFile, hal.ManifestFile}
+var artefacts = []string{hal.KernelFile, hal.InitrdFile, hal.PythonFile, hal.ManifestFile, hal.BootDiskFile, hal.BootDiskManifestFile}
 
 func read(t *testing.T, dir, name string) []byte {
 	t.Helper()
@@ -69,9 +70,9 @@ func read(t *testing.T, dir, name string) []byte {
 	return b
 }
 
-// TestImage builds the image of the lock file twice, in different folders, with
-// different masks, caches and numbers of processors, compares every byte, and
-// boots it.
+// TestImage builds the image of the lock file and a bootable disk of it twice,
+// in different folders, with different masks, caches and numbers of processors,
+// compares every byte, and boots both.
 func TestImage(t *testing.T) {
 	cacheDir, err := debian.CacheDir(os.Getenv)
 	if err != nil {
@@ -96,8 +97,12 @@ func TestImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d, err := Disk(t.Context(), one)
+	if err != nil {
+		t.Fatal(err)
+	}
 	old := syscall.Umask(0o077)
-	_, err = Build(t.Context(), two)
+	_, err = Disk(t.Context(), two) // and with it the image
 	syscall.Umask(old)
 	if err != nil {
 		t.Fatal(err)
@@ -116,12 +121,19 @@ func TestImage(t *testing.T) {
 	if err := img.Check(one.Out); err != nil {
 		t.Error(err)
 	}
+	if loaded, err := hal.LoadBootDisk(one.Out); err != nil || loaded != d {
+		t.Errorf("disk.json says %+v, %v; Disk returned %+v", loaded, err, d)
+	}
+	if err := errors.Join(d.Check(one.Out), d.MadeOf(img)); err != nil {
+		t.Error(err)
+	}
 	if left, err := os.ReadDir(one.CacheDir); err != nil || slices.ContainsFunc(left, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), "build-") }) {
 		t.Errorf("left in the cache folder: %v, %v", left, err)
 	}
 	t.Run("initrd", func(t *testing.T) { checkInitrd(t, read(t, one.Out, hal.InitrdFile)) })
 	t.Run("again", func(t *testing.T) { checkAgain(t, two) })
 	t.Run("boot", func(t *testing.T) { checkBoot(t, img, one.Out) })
+	t.Run("boot the disk", func(t *testing.T) { checkBootDisk(t, img, one.Out) })
 	t.Run("flipped byte", func(t *testing.T) { checkFlipped(t, img, one.Out) })
 }
 
@@ -178,7 +190,8 @@ func checkAgain(t *testing.T, cfg Config) {
 		return m
 	}
 	before := times()
-	if _, err := Build(t.Context(), cfg); err != nil {
+	d, err := Disk(t.Context(), cfg)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for name, at := range times() {
@@ -208,6 +221,17 @@ func checkAgain(t *testing.T, cfg Config) {
 	if bytes.Equal(read(t, cfg.Out, hal.InitrdFile), good) || times()[hal.PythonFile] != before[hal.PythonFile] {
 		t.Error("another agent: want another initial RAM disk and the same Python disk")
 	}
+	// The bootable disk is now of another image, until it is made anew.
+	img, err := hal.Load(cfg.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.Check(cfg.Out), d.MadeOf(img)); err == nil || !strings.Contains(err.Error(), "initrd.sha256") {
+		t.Errorf("the old bootable disk: got %v, want that its initial RAM disk is another one", err)
+	}
+	if again, err := Disk(t.Context(), cfg); err != nil || again.MadeOf(img) != nil || again.Check(cfg.Out) != nil || again.Disk == d.Disk {
+		t.Errorf("the bootable disk was not made anew: %+v, %v", again, err)
+	}
 	// An agent that does not compile changes nothing.
 	last := read(t, cfg.Out, hal.InitrdFile)
 	cfg.InitPackage = "./nonexistent"
@@ -219,27 +243,19 @@ func checkAgain(t *testing.T, cfg Config) {
 	}
 }
 
-// boot runs the image and returns what its console showed.
-func boot(t *testing.T, img hal.Image, kernel, initrd, disk string) string {
+// boot runs the image with what firmware needs to start it, and returns what
+// its console showed.
+func boot(t *testing.T, python string, start ...string) string {
 	t.Helper()
-	cacheDir, err := debian.CacheDir(os.Getenv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	finder := &emulator.Finder{
-		Getenv: os.Getenv, CPUInfo: "/proc/cpuinfo", OSRelease: "/etc/os-release", EtcApt: "/etc/apt",
-		CacheDir: cacheDir, Log: progress.New(testWriter{t}, false, time.Now),
-	}
-	qemu, err := finder.Find(t.Context())
+	qemu, err := finder(t).Find(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, qemu, "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-smp", "1", "-m", "1024",
-		"-display", "none", "-nodefaults", "-no-reboot", "-serial", "stdio", "-kernel", kernel, "-initrd", initrd,
-		"-append", hal.CommandLine(img, false),
-		"-drive", "if=none,id=python,format=raw,readonly=on,file="+disk, "-device", "virtio-blk-pci,drive=python")
+	cmd := exec.CommandContext(ctx, qemu, append([]string{"-accel", "tcg", "-machine", "q35", "-cpu", "max", "-smp", "1", "-m", "1024",
+		"-display", "none", "-nodefaults", "-no-reboot", "-serial", "stdio",
+		"-drive", "if=none,id=python,format=raw,readonly=on,file=" + python, "-device", "virtio-blk-pci,drive=python"}, start...)...)
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
 		err = errors.Join(err, ctx.Err())
@@ -250,10 +266,61 @@ func boot(t *testing.T, img hal.Image, kernel, initrd, disk string) string {
 	return strings.ReplaceAll(string(out), "\r", "")
 }
 
+func finder(t *testing.T) *emulator.Finder {
+	t.Helper()
+	f, err := emulator.New(os.Getenv, progress.New(testWriter{t}, false, time.Now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func direct(img hal.Image, dir string) []string {
+	return []string{"-kernel", filepath.Join(dir, hal.KernelFile), "-initrd", filepath.Join(dir, hal.InitrdFile), "-append", hal.CommandLine(img, false)}
+}
+
 func checkBoot(t *testing.T, img hal.Image, dir string) {
-	console := boot(t, img, filepath.Join(dir, hal.KernelFile), filepath.Join(dir, hal.InitrdFile), filepath.Join(dir, hal.PythonFile))
+	checkWorks(t, img, boot(t, filepath.Join(dir, hal.PythonFile), direct(img, dir)...))
+}
+
+// checkBootDisk lets UEFI firmware start the bootable disk, through the devices
+// and the overlay that a VM has. Beside it is a network interface, which
+// firmware could want to boot from as well.
+func checkBootDisk(t *testing.T, img hal.Image, dir string) {
+	firmware, err := finder(t).Firmware(t.Context(), emulator.FirmwareRelease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars, overlay := filepath.Join(t.TempDir(), "vars.fd"), filepath.Join(t.TempDir(), "overlay.qcow2")
+	if err := os.WriteFile(vars, read(t, firmware, "OVMF_VARS_4M.fd"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := qcow2.CreateOverlay(overlay, filepath.Join(dir, hal.BootDiskFile), qcow2.FormatQcow2); err != nil {
+		t.Fatal(err)
+	}
+	console := boot(t, filepath.Join(dir, hal.PythonFile),
+		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+filepath.Join(firmware, "OVMF_CODE_4M.fd"),
+		"-drive", "if=pflash,format=raw,unit=1,file="+vars,
+		"-netdev", "user,id=vmnic,restrict=on", "-device", "virtio-net-pci,disable-legacy=on,iommu_platform=true,netdev=vmnic,romfile=",
+		"-device", "virtio-scsi-pci,id=scsi,disable-legacy=on,iommu_platform=true",
+		"-drive", "file="+overlay+",if=none,id=disk0,format=qcow2", "-device", "scsi-hd,drive=disk0")
+	checkWorks(t, img, console)
+	if strings.Contains(console, "PXE") {
+		t.Errorf("the firmware tried the network first:\n%s", console)
+	}
+	d, err := hal.LoadBootDisk(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Check(dir); err != nil {
+		t.Errorf("after a boot: %v", err)
+	}
+}
+
+func checkWorks(t *testing.T, img hal.Image, console string) {
+	t.Helper()
 	for _, want := range []string{"squashfs.ko: loaded", "dm-verity.ko: loaded", "vmw_vsock_virtio_transport.ko: loaded",
-		"command line: " + img.CommandLine.Plain, "score 0.97", ": ok\n"} {
+		"command line: " + img.CommandLine.Plain + "\n", "score 0.97", ": ok\n"} {
 		if !strings.Contains(console, want) {
 			t.Errorf("the console lacks %q", want)
 		}
@@ -272,7 +339,7 @@ func checkFlipped(t *testing.T, img hal.Image, dir string) {
 	if err := os.WriteFile(disk, bad, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	console := boot(t, img, filepath.Join(dir, hal.KernelFile), filepath.Join(dir, hal.InitrdFile), disk)
+	console := boot(t, disk, direct(img, dir)...)
 	for _, want := range []string{"runtime disk mounted", "verity: 254:0: data block 24 is corrupted", ": failed: running Python"} {
 		if !strings.Contains(console, want) {
 			t.Errorf("the console lacks %q", want)

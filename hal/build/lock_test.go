@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +48,9 @@ func TestLockFile(t *testing.T) {
 	}
 	if n := len(lock.Using(useKernel)); n != 1 {
 		t.Errorf("%d kernels", n)
+	}
+	if stub := lock.Using(useDisk); len(stub) != 1 || stub[0].Name != stubPackage {
+		t.Errorf("for the bootable disk: %v", stub)
 	}
 	for _, use := range []string{usePython, useTools} {
 		if len(lock.Using(use)) == 0 {
@@ -96,6 +100,33 @@ func TestBuildRefusesLock(t *testing.T) {
 				t.Errorf("left in the image's folder: %v", left)
 			}
 		})
+	}
+}
+
+// A lock file of before there were bootable disks builds an image, and no disk.
+func TestStubRefusesLock(t *testing.T) {
+	cfg, lock := offline(t), realLock(t)
+	lock.Packages = slices.DeleteFunc(lock.Packages, func(p debian.Package) bool { return p.Name == stubPackage })
+	_, _, err := newBuilder(cfg).stub(t.Context(), lock)
+	for _, w := range []string{cfg.Lock, useDisk, "make hal-update"} {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			t.Errorf("error %v lacks %q", err, w)
+		}
+	}
+}
+
+// A package that holds no stub is refused, and named.
+func TestStubRefusesPackage(t *testing.T) {
+	cacheDir, err := debian.CacheDir(os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, lock := config(t, cacheDir, t.TempDir()), realLock(t)
+	other := lock.Using(useTools)[0]
+	other.Use = []string{useDisk}
+	lock.Packages = []debian.Package{other}
+	if _, _, err := newBuilder(cfg).stub(t.Context(), lock); err == nil || !strings.Contains(err.Error(), other.Name) || !strings.Contains(err.Error(), stubFile) {
+		t.Errorf("got %v, want an error that names %s and %s", err, other.Name, stubFile)
 	}
 }
 

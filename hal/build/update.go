@@ -89,6 +89,12 @@ func resolve(ctx context.Context, a *debian.Apt) (debian.Lock, error) {
 		return debian.Lock{}, err
 	}
 	add(useTools, slices.DeleteFunc(tools, func(p debian.Package) bool { return p.Name == "gcc-14-base" })...)
+	// Of the stub's package one file is read: what it depends on is not needed.
+	stub, err := a.Resolve(ctx, "", stubPackage)
+	if err != nil {
+		return debian.Lock{}, err
+	}
+	add(useDisk, slices.DeleteFunc(stub, func(p debian.Package) bool { return p.Name != stubPackage })...)
 	indexes, err := a.Indexes()
 	if err != nil {
 		return debian.Lock{}, err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -233,10 +234,10 @@ func TestFetchTriesAgain(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t)
 	r.publish(t, "trixie", app)
-	serve, broken := r.Config.Handler, false
+	serve := r.Config.Handler
+	var broken atomic.Bool
 	r.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if !broken {
-			broken = true
+		if broken.CompareAndSwap(false, true) {
 			w.Header().Set("Content-Length", "99999")
 			panic(http.ErrAbortHandler)
 		}
@@ -246,8 +247,8 @@ func TestFetchTriesAgain(t *testing.T) {
 	if err := c.Fetch(t.Context(), r.mirror(), []Package{app.locked(t)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Check(app.locked(t)); err != nil || !broken {
-		t.Errorf("%v, broken %v", err, broken)
+	if err := c.Check(app.locked(t)); err != nil || !broken.Load() {
+		t.Errorf("%v, broken %v", err, broken.Load())
 	}
 }
 

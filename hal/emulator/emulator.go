@@ -1,20 +1,21 @@
 // Package emulator finds a QEMU that can run the guest, and on Debian brings
-// one when the machine has none.
+// one when the machine has none; it also brings given versions of QEMU side by
+// side (Version) and firmware for them (Firmware).
 //
 // Where the CPU offers virtualisation any QEMU from 7.2 on does. Everywhere
 // else guests are emulated, and older versions than 10 crash them now and
 // then, so 10 is the least. What the machine lacks comes from Debian's archive
 // (backports on Debian 12), verified by apt, unpacked with its libraries and
 // firmware into the cache folder: nothing is installed, the machine's package
-// sources stay as they are, and no root rights are needed. The C library is
-// the host's own, which is why host and package must be of one release.
+// sources stay as they are, and no root rights are needed. What Find brings runs
+// on the host's own C library, which is why host and package must be of one
+// release there; what Version brings has its own, and runs on any host.
 //
 // A folder appears under its final name only when it is complete and the
 // program in it has answered for itself.
 package emulator
 
 import (
-	"archive/tar"
 	"context"
 	"fmt"
 	"os"
@@ -43,6 +44,19 @@ type Finder struct {
 	EtcApt    string // /etc/apt
 	CacheDir  string // the one folder for downloads
 	Log       *progress.Log
+}
+
+// New returns a Finder for this machine: its own package sources, the cache
+// folder that debian.CacheDir names.
+func New(getenv func(string) string, log *progress.Log) (*Finder, error) {
+	cacheDir, err := debian.CacheDir(getenv)
+	if err != nil {
+		return nil, err
+	}
+	return &Finder{
+		Getenv: getenv, CPUInfo: "/proc/cpuinfo", OSRelease: "/etc/os-release",
+		EtcApt: "/etc/apt", CacheDir: cacheDir, Log: log,
+	}, nil
 }
 
 // suites lists, by the host's code name, where its QEMU comes from: the first
@@ -86,12 +100,14 @@ func (f *Finder) Find(ctx context.Context) (string, error) {
 	if unfit != nil {
 		f.Log.Printf("not using the QEMU on PATH: %v", unfit)
 	}
-	dir := filepath.Join(f.CacheDir, "qemu")
+	dir := f.dir()
 	if path := newest(dir, codename); path != "" && Check(ctx, path, least) == nil {
 		return path, nil
 	}
-	return f.fetch(ctx, dir, codename, least)
+	return f.fetch(ctx, codename, least)
 }
+
+func (f *Finder) dir() string { return filepath.Join(f.CacheDir, "qemu") }
 
 // leastMajor is the least version that runs guests reliably on this CPU.
 func (f *Finder) leastMajor() version {
@@ -137,7 +153,17 @@ type version [2]int
 
 func (v version) String() string { return fmt.Sprintf("%d.%d", v[0], v[1]) }
 
-var versionRE = regexp.MustCompile(`QEMU emulator version (\d+)\.(\d+)`)
+var versionRE = regexp.MustCompile(`QEMU emulator version (\d{1,4})\.(\d{1,4})`)
+
+func parse(re *regexp.Regexp, s string) (version, bool) {
+	m := re.FindStringSubmatch(s)
+	if m == nil {
+		return version{}, false
+	}
+	major, _ := strconv.Atoi(m[1])
+	minor, _ := strconv.Atoi(m[2])
+	return version{major, minor}, true
+}
 
 // Check runs the program and refuses one that is older than least, or lacks
 // what every Cocos VM is made of.
@@ -146,13 +172,11 @@ func Check(ctx context.Context, path string, least version) error {
 	if err != nil {
 		return err
 	}
-	m := versionRE.FindStringSubmatch(out)
-	if m == nil {
+	v, ok := parse(versionRE, out)
+	if !ok {
 		return fmt.Errorf("%s --version says %q: not QEMU", path, strings.TrimSpace(out))
 	}
-	major, _ := strconv.Atoi(m[1])
-	minor, _ := strconv.Atoi(m[2])
-	if v := (version{major, minor}); slices.Compare(v[:], least[:]) < 0 {
+	if slices.Compare(v[:], least[:]) < 0 {
 		return fmt.Errorf("%s is QEMU %s, older than %s, the least that runs guests reliably on this CPU", path, v, least)
 	}
 	for _, c := range []struct {
@@ -182,126 +206,4 @@ func output(ctx context.Context, path string, args ...string) (string, error) {
 		return "", fmt.Errorf("running %s %s: %w: %s", path, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return string(out), nil
-}
-
-// skipped packages hold nothing that QEMU reads, or belong to the host: its
-// own C library and dynamic linker run the program.
-var skipped = []string{"libc6", "adduser", "passwd", "debconf", "libpam-modules", "libpam-modules-bin"}
-
-func (f *Finder) fetch(ctx context.Context, dir, codename string, least version) (string, error) {
-	unlock, err := debian.LockFolder(dir)
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if path := newest(dir, codename); path != "" && Check(ctx, path, least) == nil {
-		return path, nil // somebody else fetched it while this one waited
-	}
-	mirror, err := debian.FindMirror(f.Getenv, f.EtcApt)
-	if err != nil {
-		return "", err
-	}
-	from := suites[codename]
-	a := debian.NewApt(filepath.Join(f.CacheDir, "apt", "qemu-"+codename), codename, from, mirror, f.Log)
-	done := f.Log.Stage("fetching the indexes of %s for QEMU and checking their signatures", from[0])
-	if err := a.Update(ctx); err != nil {
-		return "", err
-	}
-	pkgs, err := a.Resolve(ctx, from[0], "qemu-system-x86")
-	if err != nil {
-		return "", err
-	}
-	done()
-	pkgs = slices.DeleteFunc(pkgs, func(p debian.Package) bool { return slices.Contains(skipped, p.Name) })
-	cache := debian.NewCache(filepath.Join(f.CacheDir, "packages"), f.Log)
-	missing, err := cache.Missing(pkgs)
-	if err != nil {
-		return "", err
-	}
-	if err := cache.Fetch(ctx, mirror, missing); err != nil {
-		return "", err
-	}
-	done = f.Log.Stage("unpacking QEMU")
-	path, err := unpack(ctx, dir, codename, cache, pkgs, least)
-	if err != nil {
-		return "", fmt.Errorf("unpacking QEMU: %w", err)
-	}
-	done()
-	return path, nil
-}
-
-// wrapper starts the program with its own libraries, firmware and modules.
-// Arguments pass through unchanged and the process keeps its id.
-const wrapper = `#!/bin/sh
-r=$(dirname "$(dirname "$(readlink -f "$0")")")/root
-LD_LIBRARY_PATH=$r/usr/lib/x86_64-linux-gnu
-QEMU_MODULE_DIR=$r/usr/lib/x86_64-linux-gnu/qemu
-export LD_LIBRARY_PATH QEMU_MODULE_DIR
-exec "$r/usr/bin/` + Program + `" -L "$r/usr/share/qemu" -L "$r/usr/share/seabios" -L "$r/usr/lib/ipxe/qemu" "$@"
-`
-
-func unpack(ctx context.Context, dir, codename string, cache *debian.Cache, pkgs []debian.Package, least version) (string, error) {
-	old, err := filepath.Glob(filepath.Join(dir, ".unpacking-*"))
-	if err != nil {
-		return "", err
-	}
-	for _, d := range old { // left by a killed run: the lock is held
-		if err := os.RemoveAll(d); err != nil {
-			return "", err
-		}
-	}
-	tmp, err := os.MkdirTemp(dir, ".unpacking-*")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return "", err
-	}
-	root, bin := filepath.Join(tmp, "root"), filepath.Join(tmp, "bin")
-	for _, d := range []string{root, bin} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return "", err
-		}
-	}
-	var v string
-	for _, p := range pkgs {
-		if p.Name == "qemu-system-x86" {
-			v = p.Version
-		}
-		if err := debian.Unpack(ctx, cache.Path(p), root, place); err != nil {
-			return "", err
-		}
-	}
-	if err := os.WriteFile(filepath.Join(bin, Program), []byte(wrapper), 0o755); err != nil {
-		return "", err
-	}
-	if err := os.Chmod(filepath.Join(bin, Program), 0o755); err != nil {
-		return "", err
-	}
-	if err := Check(ctx, filepath.Join(bin, Program), least); err != nil {
-		return "", err
-	}
-	final := filepath.Join(dir, codename+"-"+strings.NewReplacer(":", "_", "~", "_").Replace(v))
-	if err := os.RemoveAll(final); err != nil {
-		return "", err
-	}
-	if err := os.Rename(tmp, final); err != nil {
-		return "", err
-	}
-	return filepath.Join(final, "bin", Program), nil
-}
-
-// place keeps the program, libraries and firmware.
-func place(name string, h *tar.Header) string {
-	// Packages of Debian 12 still ship files in /lib, which is /usr/lib.
-	if strings.HasPrefix(name, "lib/") {
-		name = "usr/" + name
-	}
-	for _, keep := range []string{"usr/bin/" + Program, "usr/lib/x86_64-linux-gnu/", "usr/share/qemu/", "usr/share/seabios/", "usr/lib/ipxe/"} {
-		if strings.HasPrefix(name, keep) && h.Typeflag != tar.TypeDir {
-			return name
-		}
-	}
-	return ""
 }
