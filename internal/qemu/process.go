@@ -8,8 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Command is how a QEMU is started.
@@ -20,18 +23,21 @@ type Command struct {
 	Dir string
 	// Files are inherited from descriptor 3 on.
 	Files []*os.File
-	// Console gets the guest's serial console, Errors what QEMU says itself.
-	// Both are written until the process has ended, by one goroutine each.
-	Console, Errors io.Writer
+	// Output gets what the process itself says, on standard output and standard
+	// error, until it has ended, by one goroutine.
+	Output io.Writer
 }
 
-// Process is a running QEMU, the leader of its own process group. It dies with
-// the process that started it, however that ends.
+// Process is a running QEMU, or the sudo that waits for it, the leader of a
+// session of its own without a terminal. It dies with the process that started
+// it, however that ends; what sudo started does not.
 type Process struct {
 	pid  int
 	done chan struct{}
-	err  error
 	code int
+
+	killing sync.Mutex
+	ended   bool // its number may be another one's
 }
 
 // outputDelay bounds how long a process that has ended may leave its output
@@ -42,10 +48,10 @@ const outputDelay = 2 * time.Second
 func Start(c Command) (*Process, error) {
 	cmd := exec.Command(c.Path, c.Args...)
 	cmd.Dir, cmd.ExtraFiles = c.Dir, c.Files
-	cmd.Stdout, cmd.Stderr = c.Console, c.Errors
+	cmd.Stdout, cmd.Stderr = c.Output, c.Output
 	cmd.Env = environment()
 	cmd.WaitDelay = outputDelay
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -60,9 +66,14 @@ func Start(c Command) (*Process, error) {
 		}
 		p.pid = cmd.Process.Pid
 		started <- nil
-		p.err = cmd.Wait()
-		// Whatever it may have started in its group goes with it.
+		awaitEnd(p.pid)
+		// Whatever it may have started in its group goes with it, while the number
+		// is still its own.
+		p.killing.Lock()
 		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+		p.ended = true
+		p.killing.Unlock()
+		_ = cmd.Wait()
 		p.code = exitStatus(cmd.ProcessState)
 		close(p.done)
 	}()
@@ -103,17 +114,28 @@ func (p *Process) Wait(ctx context.Context) error {
 	}
 }
 
-// Kill ends the whole group.
+// Kill ends the whole group. The error is syscall.EPERM where all of it is
+// root's, through sudo, and this user is not.
 func (p *Process) Kill() error {
-	select {
-	case <-p.done:
+	p.killing.Lock()
+	defer p.killing.Unlock()
+	if p.ended {
 		return nil
-	default:
 	}
 	if err := syscall.Kill(-p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("killing QEMU (pid %d): %w", p.pid, err)
 	}
 	return nil
+}
+
+// awaitEnd waits for the end of a child and leaves it to be waited for.
+func awaitEnd(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 func exitStatus(s *os.ProcessState) int {

@@ -91,17 +91,17 @@ func TestWarning(t *testing.T) {
 
 func TestProcess(t *testing.T) {
 	t.Setenv("MANAGER_SECRET", "in the environment")
-	var out, errs bytes.Buffer
+	var out bytes.Buffer
 	p, err := Start(Command{
-		Path: program(t, `echo "console $1"; echo "an error" >&2; env; pwd; exit 42`), Args: []string{"arg"}, Dir: "/",
-		Console: &out, Errors: &errs,
+		Path: program(t, `echo "started with $1"; echo "an error" >&2; env; pwd; exit 42`), Args: []string{"arg"}, Dir: "/",
+		Output: &out,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-p.Done()
-	if p.ExitStatus() != 42 || !strings.HasPrefix(out.String(), "console arg\n") || errs.String() != "an error\n" {
-		t.Errorf("status %d, %q, %q", p.ExitStatus(), &out, &errs)
+	if p.ExitStatus() != 42 || !strings.HasPrefix(out.String(), "started with arg\nan error\n") {
+		t.Errorf("status %d, %q", p.ExitStatus(), &out)
 	}
 	if strings.Contains(out.String(), "in the environment") || !strings.Contains(out.String(), "PATH=") || !strings.HasSuffix(out.String(), "\n/\n") {
 		t.Errorf("the environment is %q", &out)

@@ -9,10 +9,18 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
-// maxQMPLine bounds one message of QEMU's, in bytes.
-const maxQMPLine = 1 << 20
+const (
+	// maxQMPLine bounds one message of QEMU's, in bytes.
+	maxQMPLine = 1 << 20
+	// Events that may come at once, and per second; a long one counts as many.
+	// QEMU tells of a few in a VM's whole life.
+	eventBurst = 1_100_000
+	eventRate  = 10_000
+	eventSize  = 128 // bytes
+)
 
 // Event is what QEMU tells by itself, such as SHUTDOWN.
 type Event struct {
@@ -25,6 +33,7 @@ type Event struct {
 type QMP struct {
 	conn    net.Conn
 	onEvent func(Event)
+	events  budget
 	done    chan struct{}
 	err     error // valid once done is closed
 
@@ -49,12 +58,13 @@ type QMPError struct {
 func (e *QMPError) Error() string { return e.Desc }
 
 // NewQMP reads the greeting from conn and negotiates. onEvent is called for
-// each event, by one goroutine; it must not wait for QMP. The session owns conn
-// in any case.
+// each event, by one goroutine; it must not wait, for QMP least of all. The
+// session owns conn in any case. It ends with the connection, a line that is too
+// long or means nothing, and a flood of events: see Done.
 func NewQMP(ctx context.Context, conn net.Conn, onEvent func(Event)) (*QMP, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	q := &QMP{conn: conn, onEvent: onEvent, done: make(chan struct{}), waiting: map[uint64]chan reply{}}
+	q := &QMP{conn: conn, onEvent: onEvent, events: budget{left: eventBurst, at: time.Now()}, done: make(chan struct{}), waiting: map[uint64]chan reply{}}
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(make([]byte, 4096), maxQMPLine)
 	if err := greeting(lines); err != nil {
@@ -98,6 +108,10 @@ func (q *QMP) read(lines *bufio.Scanner) {
 			break
 		}
 		if m.Name != "" {
+			if !q.events.spend(1+len(lines.Bytes())/eventSize, time.Now()) {
+				err = fmt.Errorf("a flood of events, the last of which is %.50q", m.Name)
+				break
+			}
 			q.onEvent(m.Event)
 			continue
 		}
@@ -123,6 +137,28 @@ func (q *QMP) read(lines *bufio.Scanner) {
 	close(q.done)
 }
 
+// budget is what may be spent: eventBurst, filled up at eventRate.
+type budget struct {
+	left float64
+	at   time.Time
+}
+
+func (b *budget) spend(n int, now time.Time) bool {
+	if d := now.Sub(b.at); d > 0 {
+		b.left = min(eventBurst, b.left+d.Seconds()*eventRate)
+	}
+	b.at = now
+	b.left -= float64(n)
+	return b.left >= 0
+}
+
+// Done is closed when the session has ended; Err then says why.
+func (q *QMP) Done() <-chan struct{} { return q.done }
+
+// Err is why the session has ended, io.EOF if QEMU hung up. Valid once Done is
+// closed.
+func (q *QMP) Err() error { return q.err }
+
 // Execute runs a command with its arguments (nil: none) and decodes what it
 // returns into result, unless that is nil. A refusal is a *QMPError.
 func (q *QMP) Execute(ctx context.Context, command string, arguments, result any) error {
@@ -144,6 +180,11 @@ func (q *QMP) Execute(ctx context.Context, command string, arguments, result any
 		q.mu.Lock()
 		delete(q.waiting, id)
 		q.mu.Unlock()
+		select {
+		case <-q.done:
+			err = q.err // says more than a write to what is closed
+		default:
+		}
 		return fmt.Errorf("QEMU monitor, %s: %w", command, err)
 	}
 	var r reply

@@ -6,6 +6,8 @@
 //	version            format of all below; another one is refused
 //	lock               held by the one Manager that uses the directory
 //	ended              one line for each run that has ended; kept
+//	control.sock       the Manager's control API, unless it is elsewhere
+//	sim/               keys of the simulated TEE, where VMs have it; kept
 //	vms/<run>.new/     a VM's folder until it is complete
 //	vms/<run>/         one VM; removed as a whole
 //	    spec.json      what was asked for; written before the shim starts
@@ -13,9 +15,16 @@
 //	    shim.log       the shim's own log
 //	    spool/         the shim's and the agent's events, until acknowledged
 //	    manager/       the Manager's own events of this run, until acknowledged
+//	    story.json     when what happened, for figures and traces; may be missing
 //	    exited         empty; there when the Manager has seen vm.exited
 //	    console.log    the guest's serial console, bounded
+//	    console.sock   QEMU's end of the console
+//	    OVMF_VARS.fd   this VM's own firmware variables
+//	    overlay.qcow2  what this VM writes to its boot disk
+//	    hashes.bin     what a measuring firmware compares with, where the Manager
+//	                   and not QEMU puts it there
 //	    qmp.sock       QEMU's monitor
+//	    screen.sock    the VM's screen (VNC), where it has one
 //	    vhost.sock     the vhost-user device, QEMU's end
 //	    vsock.sock     the vhost-user device, the host's end: guest port P is
 //	                   the unix socket vsock.sock_P
@@ -31,7 +40,7 @@ import (
 )
 
 // StateVersion is the format of the state directory.
-const StateVersion = "1"
+const StateVersion = "2"
 
 // Names in the state directory.
 const (
@@ -39,6 +48,9 @@ const (
 	LockFile    = "lock"
 	EndedFile   = "ended"
 	VMsDir      = "vms"
+	SimDir      = "sim"
+	// ControlSocket is the Manager's control API.
+	ControlSocket = "control.sock"
 )
 
 // Ports.
@@ -49,6 +61,12 @@ const (
 	AgentHostPort = 7020
 	// SessionPort is where the shim listens for the guest session (vsock).
 	SessionPort = 9000
+	// ReportPort is where the shim of a VM with the simulated TEE listens for
+	// requests of reports (vsock).
+	ReportPort = 9001
+	// ManagerPort is where the Manager tells of its health and metrics (TCP,
+	// on loopback).
+	ManagerPort = 9101
 )
 
 // Dir is one VM's folder.
@@ -77,11 +95,29 @@ func (d Dir) ManagerSpool() string { return d.file("manager") }
 // ExitedMark tells that the Manager has seen the VM's end.
 func (d Dir) ExitedMark() string { return d.file("exited") }
 
+// Story is when what happened to the run, for figures and traces alone.
+func (d Dir) Story() string { return d.file("story.json") }
+
 // Console is the guest's serial console.
 func (d Dir) Console() string { return d.file("console.log") }
 
+// ConsoleSocket is where QEMU writes the console to.
+func (d Dir) ConsoleSocket() string { return d.file("console.sock") }
+
+// Vars is the VM's own copy of the firmware's variables.
+func (d Dir) Vars() string { return d.file("OVMF_VARS.fd") }
+
+// Overlay is what the VM writes to its boot disk.
+func (d Dir) Overlay() string { return d.file("overlay.qcow2") }
+
+// Hashes is the content of Boot.HashTable.
+func (d Dir) Hashes() string { return d.file("hashes.bin") }
+
 // QMPSocket is QEMU's monitor.
 func (d Dir) QMPSocket() string { return d.file("qmp.sock") }
+
+// Screen is where QEMU serves the VM's screen (VNC).
+func (d Dir) Screen() string { return d.file("screen.sock") }
 
 // VhostSocket is the vhost-user device's end for QEMU.
 func (d Dir) VhostSocket() string { return d.file("vhost.sock") }
