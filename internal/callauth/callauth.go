@@ -2,8 +2,8 @@
 // it holds the key that the manifest names.
 //
 // A call carries the caller's role, its public key and a signature over
-// manifest.CallText: purpose, manifest digest, role, key and the exporter value
-// of the TLS connection. The exporter value exists on this connection alone, so
+// manifest.CallText: purpose, manifest digest, role, key, the VM's instance key
+// and the exporter value of the TLS connection. The exporter value exists on this connection alone, so
 // what was seen on one proves nothing on another, and a relay that terminates
 // TLS has a connection of its own. The agent checks the signature before
 // anything else and answers every cause of failure in the same words: whoever is
@@ -54,7 +54,7 @@ func (s Signer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string
 	if err != nil {
 		return nil, fmt.Errorf("signing the call: %w", err)
 	}
-	sig, err := s.Key.Sign(manifest.CallText(s.Digest, s.Role, s.Key.Public(), info.Exporter[:]))
+	sig, err := s.Key.Sign(manifest.CallText(s.Digest, s.Role, s.Key.Public(), info.Instance, info.Exporter[:]))
 	if err != nil {
 		return nil, fmt.Errorf("signing the call: %w", err)
 	}
@@ -120,7 +120,7 @@ func (g Gate) enter(ctx context.Context, call *tap.Info) (context.Context, error
 	if err != nil {
 		return ctx, errUnsigned()
 	}
-	c, err := Authenticate(call.Header, g.Digest, info.Exporter)
+	c, err := Authenticate(call.Header, g.Digest, info)
 	if err != nil {
 		return ctx, err
 	}
@@ -132,7 +132,7 @@ func (g Gate) enter(ctx context.Context, call *tap.Info) (context.Context, error
 
 // Authenticate returns who signed, or an error with code Unauthenticated. The
 // role is the signer's claim.
-func Authenticate(md metadata.MD, digest manifest.Digest, exporter [atls.ExporterSize]byte) (Caller, error) {
+func Authenticate(md metadata.MD, digest manifest.Digest, info atls.Info) (Caller, error) {
 	var values [3]string
 	for i, name := range []string{RoleHeader, KeyHeader, SignatureHeader} {
 		v := md.Get(name)
@@ -146,7 +146,7 @@ func Authenticate(md metadata.MD, digest manifest.Digest, exporter [atls.Exporte
 		return Caller{}, Stranger()
 	}
 	c := Caller{Key: key, Role: manifest.Role(values[0])}
-	if key.Verify(manifest.CallText(digest, c.Role, key, exporter[:]), []byte(values[2])) != nil {
+	if key.Verify(manifest.CallText(digest, c.Role, key, info.Instance, info.Exporter[:]), []byte(values[2])) != nil {
 		return Caller{}, Stranger()
 	}
 	return c, nil

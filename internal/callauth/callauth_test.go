@@ -38,12 +38,15 @@ func onConnection(info credentials.AuthInfo) context.Context {
 // What the Signer sends is what Authenticate takes, for every kind of key, and
 // nothing that differs from it in one thing.
 func TestAuthenticate(t *testing.T) {
-	digest, exporter := manifest.Digest{1}, [atls.ExporterSize]byte{2}
-	otherDigest, otherExporter := manifest.Digest{2}, [atls.ExporterSize]byte{3}
+	digest, exporter := manifest.Digest{1}, atls.Info{Exporter: [atls.ExporterSize]byte{2}, Instance: []byte("instance")}
+	otherDigest, otherExporter := manifest.Digest{2}, exporter
+	otherExporter.Exporter[0] = 3
+	otherInstance, noInstance := exporter, exporter
+	otherInstance.Instance, noInstance.Instance = []byte("another"), nil
 	for _, kind := range keys.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
 			key, stranger := newKey(t, kind), newKey(t, kind)
-			sent, err := callauth.Signer{Key: key, Role: manifest.Consumer, Digest: digest}.GetRequestMetadata(onConnection(atls.Info{Exporter: exporter}))
+			sent, err := callauth.Signer{Key: key, Role: manifest.Consumer, Digest: digest}.GetRequestMetadata(onConnection(exporter))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -68,13 +71,15 @@ func TestAuthenticate(t *testing.T) {
 				name     string
 				md       metadata.MD
 				digest   manifest.Digest
-				exporter [atls.ExporterSize]byte
+				exporter atls.Info
 				reason   rpcerr.Reason
 			}{
 				{"another manifest", md, otherDigest, exporter, rpcerr.Signature},
 				{"no manifest", md, manifest.Digest{}, exporter, rpcerr.Signature},
 				{"another connection", md, digest, otherExporter, rpcerr.Signature},
-				{"no connection", md, digest, [atls.ExporterSize]byte{}, rpcerr.Signature},
+				{"no connection", md, digest, atls.Info{Instance: exporter.Instance}, rpcerr.Signature},
+				{"another VM of the manifest", md, digest, otherInstance, rpcerr.Signature},
+				{"a VM that nothing vouches for", md, digest, noInstance, rpcerr.Signature},
 				{"another role", with(callauth.RoleHeader, string(manifest.Approver)), digest, exporter, rpcerr.Signature},
 				{"role in capitals", with(callauth.RoleHeader, strings.ToUpper(first(callauth.RoleHeader))), digest, exporter, rpcerr.Signature},
 				{"another key", with(callauth.KeyHeader, string(stranger.Public().SPKI())), digest, exporter, rpcerr.Signature},

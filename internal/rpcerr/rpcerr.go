@@ -1,4 +1,4 @@
-// Package rpcerr is how the agent's refusals travel: a gRPC status whose
+// Package rpcerr is how refusals travel, the agent's and the Manager's: a gRPC status whose
 // ErrorInfo holds a reason from a fixed list, the field that is wrong and what
 // to do next.
 //
@@ -37,7 +37,15 @@ const (
 	WrongState      Reason = "WRONG_STATE"            // not now
 	NoResult        Reason = "NO_RESULT"              // there is none yet, or there will be none
 	ResultMismatch  Reason = "RESULT_DIGEST_MISMATCH" // the confirmed result is another one
+	EvidenceCached  Reason = "EVIDENCE_CACHED"        // the connection's evidence is older than itself
+	NoReceipt       Reason = "NO_RECEIPT"             // nothing vouches for this machine
 	InternalFailure Reason = "INTERNAL"               // the agent failed; its log says why
+
+	// Of the Manager's control API.
+	ArgumentInvalid Reason = "ARGUMENT_INVALID" // the request is wrong; the same one never passes
+	RunUnknown      Reason = "RUN_UNKNOWN"      // the Manager has no such run
+	RunAmbiguous    Reason = "RUN_AMBIGUOUS"    // several runs begin so
+	TooManyCalls    Reason = "TOO_MANY_CALLS"   // others have to end first
 )
 
 // Domain of every ErrorInfo.
