@@ -136,6 +136,8 @@ func (r *Ring) NextUsed() (head uint32, n int, err error) {
 		if err := waitEvent(r.call, 100*time.Millisecond); err != nil {
 			return 0, 0, err
 		}
+		// Or the next wait would not wait. What came before this counts below.
+		_, _ = unix.Read(r.call, make([]byte, 8))
 	}
 	e := r.f.Mem[r.Used+4+8*uint64(r.seen%RingSize):]
 	r.seen++
