@@ -64,6 +64,7 @@ func (s *apiServer) Status(context.Context, *shimv1.StatusRequest) (*shimv1.Stat
 		QemuPid:         uint32(s.pid),
 		ExitStatus:      int32(s.exit),
 		Unacknowledged:  s.spool.Unacknowledged(),
+		AgeSeconds:      uint32(time.Since(s.begun) / time.Second),
 	}, nil
 }
 

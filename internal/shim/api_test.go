@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -134,36 +133,6 @@ func TestStates(t *testing.T) {
 	}
 }
 
-func TestPlan(t *testing.T) {
-	want := []step{{0, askGuest}, {30 * time.Second, pressButton}, {time.Minute, quit}, {65 * time.Second, kill}}
-	if got := stopSteps(time.Minute, true); !slices.Equal(got, want) {
-		t.Errorf("%v", got)
-	}
-	for _, steps := range [][]step{stopSteps(time.Minute, false), stopSteps(0, true)} {
-		if !slices.Equal(steps, []step{{0, quit}, {5 * time.Second, kill}}) {
-			t.Errorf("%v", steps)
-		}
-	}
-	now := time.Now()
-	var p plan
-	if p.stopping() || p.due() != nil {
-		t.Error("a plan without steps has one due")
-	}
-	p.replace(stopSteps(time.Minute, true), now)
-	p.replace(stopSteps(time.Hour, true), now)
-	if p.ends != now.Add(time.Minute) {
-		t.Error("a later request has made the end later")
-	}
-	p.replace(stopSteps(time.Second, true), now)
-	var got []action
-	for range 5 {
-		got = append(got, p.next(now))
-	}
-	if want := []action{askGuest, pressButton, quit, kill, kill}; !slices.Equal(got, want) {
-		t.Errorf("%v", got)
-	}
-}
-
 func TestConsoleIsBounded(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "console.log")
 	c, err := newConsole(name)
@@ -206,32 +175,6 @@ func TestConsoleIsBounded(t *testing.T) {
 	}
 }
 
-func TestClean(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":                      "plain",
-		"\x1b[31;1mred\x1b[0m":       "red",
-		"\x1b]":                      "",
-		"\x1b":                       "",
-		"\x1b[12":                    "",
-		"a\x1bcb":                    "ab",
-		"tab\tand\nline":             "tab and line",
-		"nul\x00 del\x7f \u0085\x9b": "nul del \ufffd",
-		"\u202eright to left\u2066":  "right to left",
-		"é漢":                         "é漢",
-		"\xff\xfe":                   "\ufffd\ufffd",
-	} {
-		if got := clean(in, 100); got != want {
-			t.Errorf("%q becomes %q, want %q", in, got, want)
-		}
-	}
-	if got := clean("ééé", 5); got != "éé" {
-		t.Errorf("cut to %q", got)
-	}
-	if got := clean(strings.Repeat("x", 100)+"y", 3); got != "xxx" {
-		t.Errorf("cut to %q", got)
-	}
-}
-
 func TestTailOfATerminal(t *testing.T) {
 	var c tail
 	fmt.Fprint(&c, "\n\n10%\r20%\r100%\r\n  \r\ndone")
@@ -246,7 +189,7 @@ func TestTailOfATerminal(t *testing.T) {
 func TestQEMUsWordsAreBounded(t *testing.T) {
 	var out bytes.Buffer
 	told := 0
-	w := &lineLog{tail: new(tail), log: slog.New(slog.NewTextHandler(&out, nil)), tell: func(string) { told++ }}
+	w := &lineLog{tail: new(tail), log: slog.New(slog.NewTextHandler(&out, nil)), tell: func(slog.Level, string) { told++ }}
 	for i := range 1000 {
 		fmt.Fprintf(w, "line %d\nsecond", i)
 		fmt.Fprintf(w, " half %d\n", i)

@@ -2,13 +2,17 @@ package shim
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
-	"unicode/utf8"
+	"time"
+
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 )
 
 const (
@@ -22,6 +26,8 @@ const (
 	// maxErrorLines bounds what of QEMU's own output goes into the log: a guest
 	// may provoke it.
 	maxErrorLines = 200
+	// consoleDelay bounds how long the console may go on after QEMU's end.
+	consoleDelay = 2 * time.Second
 )
 
 // tail keeps the last bytes of what is written to it.
@@ -49,7 +55,7 @@ func (t *tail) lastLines(n int) string {
 	for line := range bytes.Lines(b) {
 		// A carriage return alone starts a line anew on a terminal.
 		for part := range bytes.SplitSeq(line, []byte("\r")) {
-			if s := strings.TrimSpace(clean(string(part), tailBytes)); s != "" {
+			if s := strings.TrimSpace(telemetry.Clean(string(part), tailBytes)); s != "" {
 				lines = append(lines, s)
 			}
 		}
@@ -100,18 +106,42 @@ func (c *console) halve() {
 
 func (c *console) Close() error { return c.f.Close() }
 
+// serve copies what QEMU writes to l into c. The returned function, to be called
+// when QEMU has ended, waits until all is copied that the guest has said.
+func (c *console) serve(l net.Listener) (wait func()) {
+	var copied sync.WaitGroup
+	conns := make(chan net.Conn, 1)
+	copied.Go(func() {
+		defer close(conns)
+		conn, err := l.Accept()
+		if err != nil {
+			return // QEMU has ended before it came this far
+		}
+		conns <- conn
+		_, _ = io.Copy(c, conn) // an error is QEMU's end, too
+		_ = conn.Close()
+	})
+	return func() {
+		_ = l.Close()
+		if conn, ok := <-conns; ok {
+			// Only what a process of QEMU's that is left holds open lasts longer.
+			_ = conn.SetReadDeadline(time.Now().Add(consoleDelay))
+		}
+		copied.Wait()
+	}
+}
+
 // lineLog writes what QEMU says itself into the shim's log, and to the Manager,
-// line by line.
+// line by line. What is no fault stays out of tail.
 type lineLog struct {
 	tail  *tail
 	log   *slog.Logger
-	tell  func(line string)
+	tell  func(level slog.Level, line string)
 	part  []byte
 	lines int
 }
 
 func (w *lineLog) Write(p []byte) (int, error) {
-	_, _ = w.tail.Write(p)
 	w.part = append(w.part, p...)
 	for {
 		line, rest, ok := bytes.Cut(w.part, []byte("\n"))
@@ -128,54 +158,30 @@ func (w *lineLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// flush says what did not end in a line break.
+func (w *lineLog) flush() {
+	if len(w.part) > 0 {
+		w.say(string(w.part))
+		w.part = nil
+	}
+}
+
+// redirected begins the line in which QEMU names the terminal of its monitor.
+const redirected = "char device redirected to "
+
 func (w *lineLog) say(line string) {
+	level := slog.LevelInfo
+	if !strings.HasPrefix(line, redirected) {
+		level = slog.LevelWarn
+		_, _ = w.tail.Write([]byte(line + "\n"))
+	}
 	w.lines++
 	switch {
 	case w.lines < maxErrorLines:
-		line = clean(line, maxMessage)
-		w.log.Warn("QEMU says", "line", line)
-		w.tell(line)
+		line = telemetry.Clean(line, maxMessage)
+		w.log.Log(context.Background(), level, "QEMU says", "line", line)
+		w.tell(level, line)
 	case w.lines == maxErrorLines:
 		w.log.Warn("QEMU says too much; the rest is not logged")
 	}
-}
-
-// clean returns s as harmless text of at most n bytes: valid UTF-8, no terminal
-// sequences, no control characters; a tab or line break becomes a space.
-func clean(s string, n int) string {
-	var out strings.Builder
-	for i := 0; i < len(s); {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		if r == 0x1b {
-			i += escapeLength(s[i:])
-			continue
-		}
-		i += size
-		switch {
-		case r == '\t', r == '\n':
-			r = ' '
-		case r < 0x20, r >= 0x7f && r < 0xa0, r == 0x2028, r == 0x2029, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
-			// Control characters, line separators, and what turns the direction
-			// of text around.
-			continue
-		}
-		if out.Len()+utf8.RuneLen(r) > n {
-			break
-		}
-		out.WriteRune(r)
-	}
-	return out.String()
-}
-
-// escapeLength is the length of the terminal sequence (ECMA-48) s begins with.
-func escapeLength(s string) int {
-	if len(s) < 2 || s[1] != '[' {
-		return min(2, len(s))
-	}
-	for i := 2; i < len(s); i++ {
-		if s[i] >= 0x40 && s[i] <= 0x7e {
-			return i + 1
-		}
-	}
-	return len(s)
 }

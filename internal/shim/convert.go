@@ -8,6 +8,7 @@ import (
 	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
 	guestv1 "github.com/ultravioletrs/cocos/api/guest/v1"
 	"github.com/ultravioletrs/cocos/internal/spool/events"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
@@ -58,7 +59,7 @@ func toProto(runID string, e events.Event) *eventv1.Event {
 func agentLog(runID string, l *eventv1.Log) *eventv1.Log {
 	out := &eventv1.Log{
 		RunId: runID, Source: eventv1.Source_SOURCE_AGENT, Level: l.GetLevel(),
-		Message: clean(l.GetMessage(), maxMessage), Dropped: l.GetDropped(),
+		Message: telemetry.Clean(l.GetMessage(), maxMessage), Dropped: l.GetDropped(),
 	}
 	if _, known := eventv1.Level_name[int32(out.Level)]; !known {
 		out.Level = eventv1.Level_LEVEL_UNSPECIFIED
@@ -73,6 +74,6 @@ func agentLog(runID string, l *eventv1.Log) *eventv1.Log {
 func shimLog(runID string, level eventv1.Level, message string) *eventv1.Log {
 	return &eventv1.Log{
 		RunId: runID, Source: eventv1.Source_SOURCE_SHIM, Time: timestamppb.New(time.Now()),
-		Level: level, Message: clean(message, maxMessage),
+		Level: level, Message: telemetry.Clean(message, maxMessage),
 	}
 }

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -48,7 +49,7 @@ func childShim(dir vm.Dir) int {
 	signal.Ignore(syscall.SIGXFSZ) // a limit is an error of write, as a full disk is
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
-	if err := RunConfig(ctx, Config{Dir: dir, NewHost: unixHost, StopGrace: time.Second}); err != nil {
+	if err := Run(ctx, Config{Dir: dir, NewHost: unixHost, StopGrace: time.Second}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -62,29 +63,43 @@ func childShim(dir vm.Dir) int {
 //	button     the power button works
 //	stubborn   neither button nor quit work
 //	frozen     connects to the monitor and says nothing
+//	nonsense   connects to the monitor and says something else
 func fakeQEMU(args []string, mode string) int {
-	fmt.Println("Linux version 6.12 (fake)")
+	fmt.Println("char device redirected to /dev/pts/7 (label compat_monitor0)")
 	if strings.Contains(mode, "early") {
 		fmt.Fprintln(os.Stderr, "qemu-system-x86_64: could not load kernel 'nothing'")
 		return 1
 	}
-	path := ""
-	for _, a := range args {
-		if p, ok := strings.CutPrefix(a, "socket,id=qmp,path="); ok {
-			path = strings.ReplaceAll(p, ",,", ",")
-		}
+	console, err := net.Dial("unix", socketAfter(args, "socket,id=console,path="))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "qemu-system-x86_64: console:", err)
+		return 1
 	}
-	conn, err := net.Dial("unix", path)
+	fmt.Fprintln(console, "Linux version 6.12 (fake)")
+	conn, err := net.Dial("unix", socketAfter(args, "unix:"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "qemu-system-x86_64: monitor:", err)
 		return 1
 	}
 	exit := make(chan int)
-	go serveControl(exit)
-	if !strings.Contains(mode, "frozen") {
+	go serveControl(console, conn, exit)
+	switch {
+	case strings.Contains(mode, "nonsense"):
+		fmt.Fprintln(conn, "220 mail.example.org ESMTP")
+	case !strings.Contains(mode, "frozen"):
 		go serveMonitor(conn, mode, exit)
 	}
 	return <-exit
+}
+
+// socketAfter finds the path of a socket on the command line.
+func socketAfter(args []string, prefix string) string {
+	for _, a := range args {
+		if p, ok := strings.CutPrefix(a, prefix); ok {
+			return strings.ReplaceAll(p, ",,", ",")
+		}
+	}
+	return ""
 }
 
 func serveMonitor(conn net.Conn, mode string, exit chan<- int) {
@@ -111,8 +126,9 @@ func serveMonitor(conn net.Conn, mode string, exit chan<- int) {
 	}
 }
 
-// serveControl obeys the test: "exit N" or "console TEXT".
-func serveControl(exit chan<- int) {
+// serveControl obeys the test: "exit N", "console TEXT", "say TEXT" on the
+// monitor, "hang up" on it, "flood" it, or say a "line" of 2 MiB on it.
+func serveControl(console, monitor net.Conn, exit chan<- int) {
 	l, err := net.Listen("unix", socketCmd)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -130,7 +146,22 @@ func serveControl(exit chan<- int) {
 				n, _ := strconv.Atoi(rest)
 				exit <- n
 			case "console":
-				fmt.Println(rest)
+				fmt.Fprintln(console, rest)
+			case "say":
+				fmt.Fprintln(monitor, rest)
+			case "hang":
+				_ = monitor.Close()
+			case "line":
+				go func() { _, _ = monitor.Write(bytes.Repeat([]byte("x"), 2<<20)) }()
+			case "flood":
+				go func() {
+					event := []byte(`{"event": "NONSENSE", "data": "` + strings.Repeat("x", 1<<19) + `"}` + "\n")
+					for {
+						if _, err := monitor.Write(event); err != nil {
+							return
+						}
+					}
+				}()
 			}
 			fmt.Fprintln(c, "done")
 		}
@@ -170,7 +201,8 @@ func newVM(t *testing.T, mode string) (vm.Dir, vm.Spec) {
 		t.Fatal(err)
 	}
 	qemu := filepath.Join(folder, "qemu")
-	script := fmt.Sprintf("#!/bin/sh\n%s=qemu %s='%s' exec '%s' \"$@\"\n", roleVar, modeVar, mode, self)
+	// It keeps its name, as a wrapper of the real one does.
+	script := fmt.Sprintf("#!/bin/bash\n%s=qemu %s='%s' exec -a \"$0\" '%s' \"$@\"\n", roleVar, modeVar, mode, self)
 	if err := os.WriteFile(qemu, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -188,13 +220,12 @@ func newVM(t *testing.T, mode string) (vm.Dir, vm.Spec) {
 			Port: vm.AgentPort, LogLevel: "info",
 			Address: netip.MustParsePrefix("10.0.2.15/24"), Gateway: netip.MustParseAddr("10.0.2.2"),
 		},
-		Machine: vm.Machine{
-			QEMU: qemu, Accel: vm.AccelTCG, CPU: "max", VCPUs: 1, MemoryMiB: 256,
-			Kernel: image, Initrd: image, CommandLine: "console=ttyS0",
-			Forward: netip.MustParseAddrPort("127.0.0.1:7020"),
-			Vsock:   vm.Vsock{Way: vm.VsockUser, GuestCID: 3},
-		},
+		Machine: vm.Emulated(),
 	}
+	m := &spec.Machine
+	m.QEMU, m.Memory.MiB = qemu, 256
+	m.Boot = vm.Boot{Kernel: image, Initrd: image, CommandLine: "console=ttyS0"}
+	m.Net.Forward = netip.MustParseAddrPort("127.0.0.1:7020")
 	writeSpec(t, dir, spec)
 	return dir, spec
 }
@@ -223,7 +254,7 @@ func startShim(t *testing.T, dir vm.Dir, change func(*Config)) *runningShim {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &runningShim{t: t, dir: dir, cancel: cancel, ended: make(chan error, 1), api: dialAPI(t, dir)}
-	go func() { s.ended <- RunConfig(ctx, c) }()
+	go func() { s.ended <- Run(ctx, c) }()
 	t.Cleanup(func() {
 		cancel()
 		select {

@@ -21,6 +21,7 @@ import (
 	guestv1 "github.com/ultravioletrs/cocos/api/guest/v1"
 	"github.com/ultravioletrs/cocos/internal/spool"
 	"github.com/ultravioletrs/cocos/internal/spool/events"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 )
 
 // guestProtocol is the version of cocos.guest.v1 spoken here.
@@ -69,10 +70,11 @@ type guestServer struct {
 	*shim
 }
 
-// serveGuest serves the agent on l until the returned function is called.
-func (s *shim) serveGuest(l net.Listener) (stop func()) {
-	server := grpc.NewServer(
-		grpc.MaxRecvMsgSize(maxRequest),
+// newGuestServer makes a server for a guest, which may be hostile: it takes
+// messages of at most maxMessage bytes.
+func newGuestServer(maxMessage int) *grpc.Server {
+	return grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(16<<10),
 		grpc.ConnectionTimeout(time.Minute),
@@ -80,6 +82,11 @@ func (s *shim) serveGuest(l net.Listener) (stop func()) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
 	)
+}
+
+// serveGuest serves the agent on l until the returned function is called.
+func (s *shim) serveGuest(l net.Listener) (stop func()) {
+	server := newGuestServer(maxRequest)
 	guestv1.RegisterGuestServiceServer(server, &guestServer{shim: s})
 	var served sync.WaitGroup
 	served.Go(func() {
@@ -113,7 +120,7 @@ func (s *guestServer) Session(stream guestv1.GuestService_SessionServer) error {
 		return err
 	}
 	if n := s.dials.Add(1); n <= maxDialLines {
-		s.Log.Info("the agent dialled", "agent_version", clean(hello.GetAgentVersion(), 64), "session", n)
+		s.Log.Info("the agent dialled", "agent_version", telemetry.Clean(hello.GetAgentVersion(), 64), "session", n)
 	}
 	s.readyOnce.Do(func() { close(s.ready) })
 

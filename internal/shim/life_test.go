@@ -65,11 +65,13 @@ func TestVMThatCannotStart(t *testing.T) {
 		change func(*vm.Spec)
 		want   string
 	}{
-		"no QEMU":        {func(s *vm.Spec) { s.Machine.QEMU = "/nowhere/qemu" }, "/nowhere/qemu"},
-		"no kernel":      {func(s *vm.Spec) { s.Machine.Kernel = "/nowhere/bzImage" }, "machine.kernel"},
-		"no memory":      {func(s *vm.Spec) { s.Machine.MemoryMiB = 0 }, "machine.memory_mib"},
-		"ready in -1 s":  {func(s *vm.Spec) { s.Machine.ReadySeconds = -1 }, "machine.ready_seconds"},
-		"no such socket": {func(s *vm.Spec) { s.Machine.Vsock.Way = "pigeon" }, "machine.vsock.way"},
+		"no QEMU":         {func(s *vm.Spec) { s.Machine.QEMU = "/nowhere/qemu" }, "/nowhere/qemu"},
+		"no kernel":       {func(s *vm.Spec) { s.Machine.Boot.Kernel = "/nowhere/bzImage" }, "machine.boot.kernel"},
+		"no memory":       {func(s *vm.Spec) { s.Machine.Memory.MiB = 0 }, "machine.memory.mib"},
+		"ready in -1 s":   {func(s *vm.Spec) { s.Machine.Limits.Ready = -1 }, "machine.limits.ready"},
+		"-1 s to stop":    {func(s *vm.Spec) { s.Machine.Limits.Stop = -1 }, "machine.limits.stop"},
+		"an endless life": {func(s *vm.Spec) { s.Machine.Limits.Life = 1 << 31 }, "machine.limits.life"},
+		"no such socket":  {func(s *vm.Spec) { s.Machine.Vsock.Way = "pigeon" }, "machine.vsock.way"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, spec := newVM(t, "")
@@ -89,12 +91,12 @@ func TestVMThatCannotStart(t *testing.T) {
 		})
 	}
 	t.Run("no specification", func(t *testing.T) {
-		if err := RunConfig(t.Context(), Config{Dir: vm.Dir(t.TempDir())}); err == nil || !strings.Contains(err.Error(), "spec.json") {
+		if err := Run(t.Context(), Config{Dir: vm.Dir(t.TempDir())}); err == nil || !strings.Contains(err.Error(), "spec.json") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("no folder", func(t *testing.T) {
-		if err := Run(t.Context(), "/nowhere"); err == nil || !strings.Contains(err.Error(), "/nowhere") {
+		if err := Run(t.Context(), Config{Dir: "/nowhere"}); err == nil || !strings.Contains(err.Error(), "/nowhere") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -102,7 +104,7 @@ func TestVMThatCannotStart(t *testing.T) {
 
 func TestSilentGuest(t *testing.T) {
 	dir, spec := newVM(t, "")
-	spec.Machine.ReadySeconds = 1
+	spec.Machine.Limits.Ready = 1
 	writeSpec(t, dir, spec)
 	f := startShim(t, dir, nil).follow()
 	if e := f.until(vm.EventSilent); !strings.Contains(e.GetMessage(), "1s") {
@@ -221,7 +223,7 @@ func TestOneShimForAFolder(t *testing.T) {
 	s := startShim(t, dir, nil)
 	f := s.follow()
 	f.until(vm.EventBooting)
-	err := RunConfig(t.Context(), Config{Dir: dir, NewHost: unixHost})
+	err := Run(t.Context(), Config{Dir: dir, NewHost: unixHost})
 	if err == nil || !strings.Contains(err.Error(), "has a shim already") {
 		t.Errorf("a second shim got %v", err)
 	}

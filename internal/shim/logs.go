@@ -4,7 +4,10 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
+	"github.com/ultravioletrs/cocos/internal/recent"
 )
 
 // Bounds of the log lines that wait for the Manager.
@@ -19,6 +22,8 @@ const (
 // one that is taken.
 type logRing struct {
 	maxLines, maxBytes int
+	// seen has copies for whoever looks on.
+	seen *recent.Ring[*eventv1.Log]
 
 	mu      sync.Mutex
 	lines   []*eventv1.Log
@@ -31,12 +36,13 @@ type logRing struct {
 }
 
 func newLogRing(lines, bytes int) *logRing {
-	return &logRing{maxLines: lines, maxBytes: bytes, tokens: logBurst, changed: make(chan struct{})}
+	return &logRing{maxLines: lines, maxBytes: bytes, seen: newSeen(), tokens: logBurst, changed: make(chan struct{})}
 }
 
 func (r *logRing) add(l *eventv1.Log) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.seen.Add(proto.CloneOf(l), len(l.GetMessage())+lineCost)
 	r.lines = append(r.lines, l)
 	r.bytes += len(l.GetMessage()) + lineCost
 	for len(r.lines) > r.maxLines || r.bytes > r.maxBytes && len(r.lines) > 1 {

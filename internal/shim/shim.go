@@ -8,7 +8,8 @@
 //     it is on disk. A full spool holds the agent up; events are never dropped.
 //     Logs are kept in memory, bounded, and dropped oldest first.
 //   - One goroutine, runVM, decides over the VM's life; the table in states.go
-//     holds its transitions. QEMU dies with the shim, however that ends.
+//     holds its transitions. QEMU dies with the shim, however that ends, and a
+//     QEMU of root's, through sudo, is ended by the Manager then.
 //   - The guest may be hostile: what it sends is capped and checked; it can't
 //     name another run, another source or the host's own kinds of events. Log
 //     lines and the console lose their control characters; events are kept as
@@ -36,6 +37,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/spool"
 	"github.com/ultravioletrs/cocos/internal/spool/events"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/internal/vsock"
 )
@@ -68,12 +70,9 @@ const (
 	defaultGrace = 30 * time.Second
 )
 
-// Run is the shim of the VM whose specification stands in dir. It returns when
+// Run is the shim of the VM whose specification stands in c.Dir. It returns when
 // the Manager has released it, or once ctx has ended and the VM with it.
-func Run(ctx context.Context, dir vm.Dir) error { return RunConfig(ctx, Config{Dir: dir}) }
-
-// RunConfig is Run with everything settable.
-func RunConfig(ctx context.Context, c Config) error {
+func Run(ctx context.Context, c Config) error {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -88,6 +87,8 @@ func RunConfig(ctx context.Context, c Config) error {
 	}
 	s := &shim{
 		Config:   c,
+		begun:    time.Now(),
+		watchers: make(chan struct{}, maxWatchers),
 		changed:  make(chan struct{}),
 		ready:    make(chan struct{}),
 		released: make(chan struct{}),
@@ -102,9 +103,13 @@ func RunConfig(ctx context.Context, c Config) error {
 
 type shim struct {
 	Config
-	spec   vm.Spec
-	launch *guestv1.Launch
-	spool  *spool.Spool
+	begun    time.Time
+	watchers chan struct{} // one token for each Watch
+	spec     vm.Spec
+	launch   *guestv1.Launch
+	spool    *spool.Spool
+	// quiet is Log for what the Manager hears in another way.
+	quiet  *slog.Logger
 	logs   *logRing
 	wg     sync.WaitGroup
 	cancel context.CancelCauseFunc
@@ -128,7 +133,6 @@ type shim struct {
 	// guestStops: each session of the agent is asked to stop.
 	guestStops bool
 	follower   *follower
-	reason     string // QEMU's word for why the guest ended
 }
 
 func (s *shim) run(ctx context.Context) (err error) {
@@ -146,6 +150,7 @@ func (s *shim) run(ctx context.Context) (err error) {
 	if s.spec, err = vm.ReadSpec(s.Dir); err != nil {
 		return fmt.Errorf("starting shim: %w", err)
 	}
+	s.limits()
 	s.launch = launchOf(s.spec)
 	if s.spool, err = spool.Open(s.Dir.Spool()); err != nil {
 		return fmt.Errorf("starting shim: %w", err)
@@ -154,7 +159,8 @@ func (s *shim) run(ctx context.Context) (err error) {
 	if s.spool.Last(events.Shim) > 0 {
 		return fmt.Errorf("starting shim: the VM of %s was started before; a VM is started once", s.Dir)
 	}
-	s.Log = s.Log.With("run_id", s.spec.RunID)
+	s.quiet = s.Log.With(telemetry.Run, s.spec.RunID, telemetry.Source, "shim")
+	s.Log = slog.New(newTee(s.quiet.Handler(), s.tell))
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -164,7 +170,7 @@ func (s *shim) run(ctx context.Context) (err error) {
 	defer s.wg.Wait()
 	defer stopServing()
 	s.wg.Go(func() { s.keepSyncing(serving) })
-	if err := s.setState(vm.Starting, "starting QEMU", nil); err != nil {
+	if err := s.setState(vm.Starting, "starting QEMU", teeOf(s.spec.Machine)); err != nil {
 		return err
 	}
 	stopAPI := s.serveAPI(listener)
@@ -184,6 +190,18 @@ func (s *shim) run(ctx context.Context) (err error) {
 		s.Log.Info("ended before its release; its events stay in the spool", "unacknowledged", s.spool.Unacknowledged())
 		return nil
 	}
+}
+
+// teeOf names the VM's TEE in an event; nil for a plain VM.
+func teeOf(m vm.Machine) map[string]string {
+	if m.TEE == nil {
+		return nil
+	}
+	a := map[string]string{"tee": string(m.TEE.Kind)}
+	if m.TEE.Kind == vm.Simulated {
+		a["simulated"] = "true"
+	}
+	return a
 }
 
 // fatal is a reason to end the shim that leaves nothing to wait for.
@@ -233,7 +251,7 @@ func (s *shim) emit(kind, message string, attributes map[string]string) {
 	if err == nil {
 		_, err = s.spool.Append(events.Shim, payload)
 	}
-	s.Log.Info(kind, "message", message)
+	s.quiet.Info(kind, "message", message)
 	if err != nil {
 		s.Log.Error("an event is not on disk yet", "kind", kind, "error", err)
 		select {
@@ -269,19 +287,30 @@ func (s *shim) keepSyncing(ctx context.Context) {
 	}
 }
 
-// readyTimeout is how long the agent may take until it dials.
-func (s *shim) readyTimeout() time.Duration {
-	if n := s.spec.Machine.ReadySeconds; n > 0 {
-		return time.Duration(n) * time.Second
+// limits puts what the specification sets in place of the defaults.
+func (s *shim) limits() {
+	if n := s.spec.Machine.Limits.Ready; n > 0 {
+		s.ReadyTimeout = time.Duration(n) * time.Second
 	}
-	return s.ReadyTimeout
+	if n := s.spec.Machine.Limits.Stop; n > 0 {
+		s.StopGrace = time.Duration(n) * time.Second
+	}
 }
+
+// maxSeconds bounds a limit: some 68 years.
+const maxSeconds = 1<<31 - 1
 
 // validate judges the specification before anything is started. A guest CID of
 // 0 leaves the choice to the vsock's host.
 func validate(spec vm.Spec) error {
-	if n := spec.Machine.ReadySeconds; n < 0 {
-		return fmt.Errorf("machine.ready_seconds: is %d; expected 0 or more", n)
+	l := spec.Machine.Limits
+	for _, v := range []struct {
+		path string
+		n    int
+	}{{"ready", l.Ready}, {"stop", l.Stop}, {"life", l.Life}} {
+		if v.n < 0 || v.n > maxSeconds {
+			return fmt.Errorf("machine.limits.%s: is %d; expected 0 to %d", v.path, v.n, maxSeconds)
+		}
 	}
 	if spec.Machine.Vsock.GuestCID == 0 {
 		spec.Machine.Vsock.GuestCID = vsock.DefaultGuestCID

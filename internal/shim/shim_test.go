@@ -70,7 +70,7 @@ func TestLifeOfAVM(t *testing.T) {
 	if err := s.wait(); err != nil {
 		t.Fatal(err)
 	}
-	if err := RunConfig(context.Background(), Config{Dir: dir, NewHost: unixHost}); err == nil {
+	if err := Run(context.Background(), Config{Dir: dir, NewHost: unixHost}); err == nil {
 		t.Fatal("a VM was started a second time in its folder")
 	}
 }
