@@ -37,9 +37,21 @@ func (l *lab) killShim() {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		l.t.Fatal(err)
 	}
-	for isFakeShim(pid) {
+	for !closed(pid) {
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// closed tells whether a process has closed its files: it is no more, or waits
+// for its parent with the last of its threads.
+func closed(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return strings.HasPrefix(rest, "Z") && len(threads) <= 1
 }
 
 // waitShim waits until the run's shim listens and has told all that it tells
@@ -47,7 +59,7 @@ func (l *lab) killShim() {
 func (l *lab) waitShim(id string) {
 	l.t.Helper()
 	for l.ctx.Err() == nil {
-		c, err := dialShim(l.ctx, vm.DirOf(l.state, id).ShimSocket())
+		c, err := dialShim(l.ctx, vm.DirOf(l.state, id))
 		if err == nil {
 			s, err := c.status(l.ctx, id)
 			_ = c.conn.Close()
@@ -133,6 +145,7 @@ func TestEndingTheManagerEndsNoVM(t *testing.T) {
 	stop := l.inside()
 	id := l.submit()
 	l.event(id, vm.EventState)
+	l.waitShim(id)
 	stop()
 	pids := l.shims()
 	if len(pids) != 1 || !isFakeShim(pids[0]) {
@@ -234,6 +247,7 @@ func TestSpoolThatCannotBeOpenedNow(t *testing.T) {
 	stop := l.inside()
 	id := l.submit()
 	l.event(id, vm.EventState)
+	l.waitShim(id)
 	stop()
 	l.killShim()
 	lock := filepath.Join(vm.DirOf(l.state, id).Spool(), "lock")

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/spool"
 	"github.com/ultravioletrs/cocos/internal/spool/events"
 	"github.com/ultravioletrs/cocos/internal/vm"
@@ -42,6 +44,9 @@ func (r *run) drain(ctx context.Context) (done bool, err error) {
 		r.pause(ctx, startPause) // it is on its way out, or in
 		return false, err
 	}
+	if err := r.endLeftovers(ctx); err != nil {
+		return false, err
+	}
 	if _, err := os.Lstat(r.dir.Spool()); err == nil {
 		sp, err := spool.Open(r.dir.Spool())
 		if errors.Is(err, spool.ErrLocked) {
@@ -72,18 +77,39 @@ func (r *run) drain(ctx context.Context) (done bool, err error) {
 	return true, r.tellLost("the VM's shim " + how + ", and its VM with it")
 }
 
+// endLeftovers ends a QEMU that has outlived its shim, as one of sudo's does: the
+// VM is not lost before it has ended.
+func (r *run) endLeftovers(ctx context.Context) error {
+	if r.program == "" {
+		return nil
+	}
+	pids, err := qemu.Leftovers(r.id, r.program)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.m.cfg.call)
+	defer cancel()
+	for _, pid := range pids {
+		r.log.Warn("QEMU has outlived its shim and is ended", "pid", pid)
+		if err := qemu.EndLeftover(ctx, pid, r.id, r.program, r.sudo); err != nil {
+			return fmt.Errorf("the VM of a shim that is gone goes on: %w", err)
+		}
+	}
+	return nil
+}
+
 // reap takes note of the end of a shim that this Manager started. It does not
 // have the folder any more, so that it is about to end; if not, it is made to.
 func (r *run) reap(ctx context.Context) string {
-	deadline := r.m.cfg.Clock.Now().Add(callTimeout)
-	for r.child != nil && ctx.Err() == nil {
-		if ended, how := r.child.ended(); ended {
+	c, begin := r.child.Load(), time.Now()
+	for c != nil && ctx.Err() == nil {
+		if ended, how := c.ended(); ended {
 			return how
 		}
-		if r.m.cfg.Clock.Now().After(deadline) {
-			r.log.Error("the shim does not end; it is killed", "pid", r.child.pid)
-			_ = unix.Kill(r.child.pid, unix.SIGKILL) // a child that was not waited for: the id is its own
-			deadline = deadline.Add(callTimeout)
+		if time.Since(begin) > r.m.cfg.call {
+			r.log.Error("the shim does not end; it is killed", "pid", c.pid)
+			_ = unix.Kill(c.pid, unix.SIGKILL) // a child that was not waited for: the id is its own
+			begin = time.Now()
 		}
 		r.pause(ctx, startPause)
 	}
@@ -94,10 +120,11 @@ func (r *run) drainSpool(ctx context.Context, sp *spool.Spool) (complete bool, e
 	if err := r.lookForEnd(sp); err != nil {
 		return false, err
 	}
-	r.over.Store(true)
 	if !r.exited() {
 		r.setState(vm.Lost)
 	}
+	// What the shim told counts for nothing beside its spool.
+	r.theirs.forget()
 	for ctx.Err() == nil {
 		if sp.Unacknowledged() == 0 {
 			return true, nil
@@ -136,7 +163,6 @@ func (r *run) lookForEnd(sp *spool.Spool) error {
 
 // tellLost says, once, that the VM is lost.
 func (r *run) tellLost(why string) error {
-	r.over.Store(true)
 	r.setState(vm.Lost)
 	if r.own.Last(events.Manager) > 1 {
 		return nil

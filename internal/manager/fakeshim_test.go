@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,8 +32,12 @@ const (
 	// envEnds: "yes" makes the VM end by itself after them; otherwise it waits
 	// for Stop.
 	envEnds = "COCOS_TEST_ENDS"
+	// envAgent names them instead: kinds, each with ":STATE" if it is of a state.
+	envAgent = "COCOS_TEST_AGENT"
 	// envFails makes the shim fail before it listens.
 	envFails = "COCOS_TEST_FAILS"
+	// envBad names what the first shim does wrong; hostile_test.go lists it.
+	envBad = "COCOS_TEST_BAD"
 )
 
 // fakeShim keeps the shim's promises without a VM: it owns its folder, spools
@@ -67,12 +73,19 @@ func fakeShim(dir vm.Dir) error {
 	if sp.Last(events.Shim) > 0 {
 		return errors.New("a VM is started once")
 	}
+	bad, err := chosenBad()
+	if err != nil {
+		return err
+	}
 	if err := countShim(); err != nil {
 		return err
 	}
-	s := &fakeVM{run: spec.RunID, spool: sp, stops: make(chan struct{}), done: make(chan struct{}), state: vm.Starting}
+	if raw := rawServers[bad]; raw != nil {
+		return raw(listener)
+	}
+	s := &fakeVM{bad: bad, run: spec.RunID, spool: sp, stops: make(chan struct{}), done: make(chan struct{}), state: vm.Starting}
 	s.grpc = grpc.NewServer()
-	shimv1.RegisterShimServiceServer(s.grpc, s)
+	shimv1.RegisterShimServiceServer(s.grpc, badShim(s))
 	life := make(chan error, 1)
 	go func() { life <- s.live() }()
 	go func() { <-s.done; s.grpc.Stop() }()
@@ -91,6 +104,7 @@ func countShim() error {
 
 type fakeVM struct {
 	shimv1.UnimplementedShimServiceServer
+	bad   string
 	run   string
 	spool *spool.Spool
 	grpc  *grpc.Server
@@ -117,7 +131,15 @@ func (s *fakeVM) get() vm.State {
 // live is the VM's life as events.
 func (s *fakeVM) live() error {
 	tell := func(source spool.Source, kind string) error {
-		b, err := events.Encode(events.Event{Time: time.Now(), Kind: kind})
+		kind, to, _ := strings.Cut(kind, ":")
+		attributes := map[string]string{}
+		if to != "" {
+			attributes["to"] = to
+		}
+		if kind == vm.EventExited {
+			attributes["exit_status"] = "0"
+		}
+		b, err := events.Encode(events.Event{Time: time.Now(), Kind: kind, Attributes: attributes})
 		if err == nil {
 			_, err = s.spool.Append(source, b)
 		}
@@ -128,8 +150,12 @@ func (s *fakeVM) live() error {
 		n = 5
 	}
 	err = errors.Join(tell(events.Shim, vm.EventStarting), tell(events.Shim, vm.EventBooting))
-	for range n {
-		err = errors.Join(err, tell(events.Agent, vm.EventState))
+	told := slices.Repeat([]string{vm.EventState}, n)
+	if script := os.Getenv(envAgent); script != "" {
+		told = strings.Split(script, ",")
+	}
+	for _, kind := range told {
+		err = errors.Join(err, tell(events.Agent, kind))
 	}
 	s.set(vm.Running)
 	if os.Getenv(envEnds) != "yes" {

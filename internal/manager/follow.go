@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
 	shimv1 "github.com/ultravioletrs/cocos/api/shim/v1"
@@ -15,17 +18,20 @@ import (
 // startShim starts the shim and waits until it listens. If there is no way to
 // start it, the VM is lost before it began.
 func (r *run) startShim(ctx context.Context) error {
-	if r.child == nil {
+	if r.child.Load() == nil {
+		if taken, err := r.portTaken(); err != nil || taken {
+			return err
+		}
 		c, err := launch(r.m.cfg.Shim, r.dir)
 		if err != nil {
 			return r.tellLost(err.Error())
 		}
-		r.child = c
+		r.child.Store(c)
 		r.log.Info("shim started", "pid", c.pid)
 		r.m.at("shim.started")
 	}
 	for ctx.Err() == nil {
-		gone, how := r.child.ended()
+		gone, how := r.child.Load().ended()
 		if f, err := r.facts(); err != nil {
 			return err
 		} else if f.alive || (gone && f.begun) {
@@ -48,17 +54,14 @@ func (r *run) startShim(ctx context.Context) error {
 func (r *run) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c, err := dialShim(ctx, r.dir.ShimSocket())
+	c, state, err := r.reach(ctx)
 	if err != nil {
+		if alive, aliveErr := shimAlive(r.dir); !alive && aliveErr == nil {
+			return nil // it went meanwhile
+		}
 		return err
 	}
 	defer c.conn.Close()
-	statusCtx, done := context.WithTimeout(ctx, callTimeout)
-	state, err := c.status(statusCtx, r.id)
-	done()
-	if err != nil {
-		return err
-	}
 	r.setState(state)
 	var watch sync.WaitGroup
 	watch.Go(func() { c.lost(ctx); cancel() })
@@ -74,7 +77,7 @@ func (r *run) follow(ctx context.Context) error {
 			return r.release(ctx, c)
 		}
 		if err != nil && ctx.Err() == nil && s.ctx.Err() == nil {
-			if alive, _ := shimAlive(r.dir.ShimSocket()); !alive {
+			if alive, _ := shimAlive(r.dir); !alive {
 				return nil // what is to be done now follows from the facts
 			}
 			return err
@@ -82,6 +85,41 @@ func (r *run) follow(ctx context.Context) error {
 		waitFor(ctx, s.ctx, changed)
 	}
 	return nil
+}
+
+// portTaken tells, before the VM's start, whether another program listens on its
+// port; then the VM is lost. Our own hold does not listen, so it is no obstacle.
+func (r *run) portTaken() (bool, error) {
+	probe, err := holdPort(r.forward, false)
+	if err == nil {
+		return false, probe.Close()
+	}
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return false, nil // QEMU will say what it is
+	}
+	// It is QEMU's where a shim is there that has not listened yet.
+	if owned, err := r.takeFolder(); err != nil || !owned {
+		return false, err
+	}
+	return true, r.tellLost(fmt.Sprintf("another program listens on %s, which was held for the agent: end it, or leave the ports of MANAGER_QEMU_HOST_FWD_RANGE and MANAGER_QEMU_HOST_FWD_AGENT to the Manager", r.forward))
+}
+
+// reach connects to the shim and hears that it is the run's, in bounded time.
+func (r *run) reach(ctx context.Context) (*shimConn, vm.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.m.cfg.call)
+	defer cancel()
+	c, err := dialShim(ctx, r.dir)
+	if err != nil {
+		return nil, "", err
+	}
+	state, err := c.status(ctx, r.id)
+	if err != nil {
+		return nil, "", errors.Join(err, c.conn.Close())
+	}
+	if p, err := provenProcess(r.dir); err == nil {
+		r.process.Store(p)
+	}
+	return c, state, nil
 }
 
 // waitFor returns at once unless s still lasts.
@@ -109,26 +147,34 @@ func (r *run) pump(ctx context.Context, s *session, open func(context.Context) (
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
-	return pump(ctx, s, open, t, pass, r.m.at, r.log)
+	return pump(ctx, heard{s, r.story}, open, t, pass, r.m.at, r.log)
 }
 
 // release lets the shim go, now that it has nothing left to tell.
 func (r *run) release(ctx context.Context, c *shimConn) error {
 	r.m.at("vm.drained")
-	callCtx, done := context.WithTimeout(ctx, callTimeout)
+	callCtx, done := context.WithTimeout(ctx, r.m.cfg.call)
 	defer done()
 	_, err := c.api.Release(callCtx, &shimv1.ReleaseRequest{})
 	r.m.at("shim.released")
-	if alive, aliveErr := shimAlive(r.dir.ShimSocket()); err != nil && alive {
+	if alive, aliveErr := shimAlive(r.dir); err != nil && alive {
 		return errors.Join(fmt.Errorf("releasing the shim: %w", err), aliveErr)
 	}
-	<-ctx.Done() // its connection ends with it
-	return nil
+	late := time.NewTimer(r.m.cfg.call)
+	defer late.Stop()
+	select {
+	case <-ctx.Done(): // its connection ends with it
+		return nil
+	case <-late.C:
+		return r.insist("it does not end although it was released")
+	}
 }
 
 // observe learns from what passes by. That the VM has ended is put on disk
 // before it is told: afterwards nobody may say that it was lost.
 func (r *run) observe(e *eventv1.Event) error {
+	r.m.watched.saw(e)
+	r.story.sees(e)
 	switch e.GetKind() {
 	case vm.EventBooting:
 		r.setState(vm.Booting)
@@ -146,7 +192,6 @@ func (r *run) observe(e *eventv1.Event) error {
 }
 
 func (r *run) markExited() error {
-	r.over.Store(true)
 	r.setState(vm.Exited)
 	if r.exited() {
 		return nil

@@ -9,17 +9,22 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ultravioletrs/cocos/attest"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/internal/vsock"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // Host is what this host gives to each of its VMs.
 type Host struct {
-	// Machine is the same for every VM but for Forward and the guest CID;
-	// Vsock.GuestCID is the first to be used.
+	// Machine is the same for every VM but for Forward, the guest CID and the
+	// launch field of its TEE; Vsock.GuestCID is the first to be used.
 	Machine vm.Machine
-	Forward Forward
+	// HostData, if set, is the one launch field that VMs here may have.
+	HostData []byte
+	Limits   Limits
+	Forward  Forward
 	// GuestPort is where the agent listens unless a request says otherwise.
 	GuestPort uint16
 	// GuestAddress and GuestGateway are the guest's network, the same in every
@@ -31,7 +36,9 @@ type Host struct {
 // spec completes a VM's specification, and checks that QEMU can take it.
 func (h Host) spec(runID string, v verdict, port uint16, usedCIDs map[uint32]bool) (vm.Spec, error) {
 	machine := h.Machine
-	machine.Forward = netip.AddrPortFrom(h.Forward.Addr, port)
+	machine.TEE = h.tee(attest.LaunchDigestsOf(v.frozen.Raw))
+	machine.Limits.Life = v.life
+	machine.Net.Forward = netip.AddrPortFrom(h.Forward.Addr, port)
 	if machine.Vsock.Way == vm.VsockKernel {
 		cid, err := freeCID(machine.Vsock.GuestCID, usedCIDs)
 		if err != nil {
@@ -39,11 +46,37 @@ func (h Host) spec(runID string, v verdict, port uint16, usedCIDs map[uint32]boo
 		}
 		machine.Vsock.GuestCID = cid
 	}
-	spec := vm.Spec{RunID: runID, Manifest: v.frozen.Raw, Approvals: v.approvals, Agent: v.agent, Machine: machine}
+	spec := vm.Spec{RunID: runID, Manifest: v.frozen.Raw, Approvals: v.approvals, Agent: v.agent, Machine: machine, Trace: v.trace}
 	if err := qemu.Validate(spec); err != nil {
 		return vm.Spec{}, fmt.Errorf("this host's VMs can't be started: %w", err)
 	}
 	return spec, nil
+}
+
+// tee is that of a VM of one manifest; nil for a plain one.
+func (h Host) tee(launch attest.LaunchDigests) *vm.TEE {
+	if h.Machine.TEE == nil {
+		return nil
+	}
+	t := *h.Machine.TEE
+	t.LaunchField = launch.Field(attest.Type(t.Kind.Attests()))
+	return &t
+}
+
+// kind is what launches here; "" is plain VMs.
+func (h Host) kind() vm.TEEKind {
+	if h.Machine.TEE == nil {
+		return ""
+	}
+	return h.Machine.TEE.Kind
+}
+
+// TEEs are the kinds of TEE that manifests can ask of this host.
+func (h Host) TEEs() []string {
+	if tee := h.kind().Attests(); tee != manifest.TEENone {
+		return []string{string(tee)}
+	}
+	return nil
 }
 
 // cidTries bounds the search for a guest CID.

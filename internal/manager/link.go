@@ -12,10 +12,9 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
 )
@@ -41,14 +40,18 @@ const (
 	lastRetry  = 30 * time.Second
 	// A stream that held for so long was a good one: begin with short waits.
 	settled = time.Minute
-	// handlers bounds the requests that are worked on at once.
-	handlers = 8
+	// Requests that wait, or are worked on: how many there may be, and what they
+	// may have together, in bytes. Further ones are refused at once.
+	maxRequests     = 1024
+	maxRequestBytes = 64 << 20
+	// handlers bounds those that are worked on at once.
+	handlers = 64
 )
 
 // service is what the link serves.
 type service interface {
 	accept(RunRequest) Reply
-	halt(ctx context.Context, runID string) []Fault
+	halt(ctx context.Context, runID string, grace time.Duration) []Fault
 	ack(eventKey)
 	report(context.Context) []RunState
 	at(point string)
@@ -59,10 +62,15 @@ type link struct {
 	cfg      Server
 	instance string
 	version  string
+	eos      string
+	tees     []string
+	findings func(context.Context) []Finding // may be nil
 	clock    Clock
 	log      *slog.Logger
 	service  service
 	hub      *hub
+	line     *line
+	metrics  *metrics // may be nil
 }
 
 // serve connects again and again until ctx ends.
@@ -71,17 +79,19 @@ func (l *link) serve(ctx context.Context) {
 	wait.InitialInterval, wait.MaxInterval = firstRetry, lastRetry
 	wait.Reset()
 	for attempt := 1; ; attempt++ {
-		begin := l.clock.Now()
+		begin := time.Now() // and not l.clock: how long a stream held must not depend on a clock that is set
 		err := l.connect(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if l.clock.Now().Sub(begin) >= settled {
+		if time.Since(begin) >= settled {
 			wait.Reset()
 			attempt = 1
 		}
+		l.metrics.broken()
+		l.line.lost(l.clock.Now(), fmt.Sprint(err))
 		d := wait.NextBackOff()
-		l.log.Warn("no connection to the computations server; trying again", "server", l.cfg.Address, "in", d.Round(time.Millisecond).String(), "attempt", attempt, "error", explain(err))
+		l.log.Warn("no connection to the computations server; trying again", "server", l.cfg.Address, "in", d.Round(time.Millisecond).String(), "attempt", attempt, "error", err)
 		select {
 		case <-l.clock.After(d):
 		case <-ctx.Done():
@@ -90,22 +100,18 @@ func (l *link) serve(ctx context.Context) {
 	}
 }
 
-// explain puts a gRPC error into words.
-func explain(err error) string {
-	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
-		return fmt.Sprintf("%s (%v)", s.Message(), s.Code())
-	}
-	return fmt.Sprint(err)
-}
-
 // connect is one stream, from dialling to its end. It never returns nil.
 func (l *link) connect(ctx context.Context) error {
 	cfg, err := l.cfg.TLS()
 	if err != nil {
 		return err
 	}
+	if cfg.Time == nil {
+		cfg.Time = l.clock.Now
+	}
+	creds := &watchedTLS{TransportCredentials: credentials.NewTLS(cfg)}
 	conn, err := grpc.NewClient("passthrough:///"+l.cfg.Address,
-		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		// Longer than our own deadline below, whose error names the variable.
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 2 * l.cfg.Timeout}),
@@ -127,36 +133,42 @@ func (l *link) connect(ctx context.Context) error {
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
-			return cause
+			err = cause
 		}
-		return err
+		return explain(err, creds.failure(), l.cfg.Address)
 	}
 	if !late.Stop() {
 		return context.Cause(ctx)
 	}
 	l.log.Info("connected to the computations server", "server", l.cfg.Address, "instance", l.instance)
+	l.metrics.connected()
+	l.line.connected(l.clock.Now())
 
-	s := newSession(ctx, l.service.at)
+	s := newSession(ctx, l.service.at, l.metrics)
 	l.hub.set(s)
 	defer l.hub.set(nil)
 	group, groupCtx := errgroup.WithContext(ctx)
-	work, workCtx := errgroup.WithContext(ctx)
-	work.SetLimit(handlers)
+	work := newLanes(maxRequests, maxRequestBytes, handlers)
 	group.Go(func() error { return s.send(groupCtx, stream) })
 	group.Go(func() error {
-		err := l.receive(workCtx, stream, s, work)
+		err := l.receive(ctx, stream, s, work, cancel)
 		cancel(err) // nothing goes on without it, neither handlers nor runs
 		return err
 	})
 	err = group.Wait()
 	cancel(err)
-	_ = work.Wait()
-	return context.Cause(ctx)
+	work.wait()
+	return explain(context.Cause(ctx), nil, l.cfg.Address)
 }
 
 // greet exchanges Hello and Welcome.
 func (l *link) greet(ctx context.Context, stream grpc.BidiStreamingClient[managerv1.ConnectRequest, managerv1.ConnectResponse]) error {
-	hello := &managerv1.Hello{ProtocolVersion: ProtocolVersion, InstanceId: l.instance, Version: l.version}
+	hello := &managerv1.Hello{ProtocolVersion: ProtocolVersion, InstanceId: l.instance, Version: l.version, EosVersion: l.eos, Tees: l.tees}
+	if l.findings != nil {
+		for _, f := range l.findings(ctx) {
+			hello.Findings = append(hello.Findings, &managerv1.Finding{Name: f.Name, Verdict: f.Verdict, Found: f.Found, Needed: f.Needed, Mend: f.Mend})
+		}
+	}
 	for _, r := range l.service.report(ctx) {
 		hello.Runs = append(hello.Runs, &managerv1.RunStatus{RunId: r.RunID, State: string(r.State)})
 	}
@@ -185,8 +197,15 @@ func ended(err error) error {
 	return err
 }
 
-// receive takes what the server says until the stream breaks.
-func (l *link) receive(ctx context.Context, stream grpc.BidiStreamingClient[managerv1.ConnectRequest, managerv1.ConnectResponse], s *session, work *errgroup.Group) error {
+// receive takes what the server says until the stream breaks. It never waits for
+// what is asked: the requests for one run are worked on in their order, those
+// for different runs side by side, and what is too much is refused.
+func (l *link) receive(ctx context.Context, stream grpc.BidiStreamingClient[managerv1.ConnectRequest, managerv1.ConnectResponse], s *session, work *lanes, end context.CancelCauseFunc) error {
+	answer := func(m *managerv1.ConnectRequest) {
+		if err := s.reply(m); err != nil {
+			end(err)
+		}
+	}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -194,13 +213,15 @@ func (l *link) receive(ctx context.Context, stream grpc.BidiStreamingClient[mana
 		}
 		switch m := m.GetMessage().(type) {
 		case *managerv1.ConnectResponse_RunRequest:
-			work.Go(func() error { return s.reply(runReply(l.service.accept(runRequest(m.RunRequest)))) })
+			id := m.RunRequest.GetRunId()
+			if !work.add(id, proto.Size(m.RunRequest), func() { answer(runReply(l.service.accept(runRequest(m.RunRequest)))) }) {
+				answer(runReply(Reply{RunID: id, Faults: []Fault{tooMuch}}))
+			}
 		case *managerv1.ConnectResponse_StopRequest:
-			work.Go(func() error {
-				id := m.StopRequest.GetRunId()
-				reply := &managerv1.StopReply{RunId: id, Refusal: refusal(l.service.halt(ctx, id))}
-				return s.reply(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_StopReply{StopReply: reply}})
-			})
+			id := m.StopRequest.GetRunId()
+			if !work.add(id, proto.Size(m.StopRequest), func() { answer(stopReply(id, l.service.halt(ctx, id, 0))) }) {
+				answer(stopReply(id, []Fault{tooMuch}))
+			}
 		case *managerv1.ConnectResponse_EventAck:
 			a := m.EventAck
 			l.service.ack(eventKey{run: a.GetRunId(), source: a.GetSource(), sequence: a.GetSequence()})
@@ -210,10 +231,17 @@ func (l *link) receive(ctx context.Context, stream grpc.BidiStreamingClient[mana
 	}
 }
 
+var tooMuch = Fault{Reason: NoCapacity, Message: "too many requests wait for this Manager", Hint: "send it again when others have been answered"}
+
+func stopReply(runID string, faults []Fault) *managerv1.ConnectRequest {
+	reply := &managerv1.StopReply{RunId: runID, Refusal: refusal(faults)}
+	return &managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_StopReply{StopReply: reply}}
+}
+
 func runRequest(m *managerv1.RunRequest) RunRequest {
 	c := m.GetAgentConfig()
 	r := RunRequest{
-		RunID: m.GetRunId(), Manifest: m.GetManifest(),
+		RunID: m.GetRunId(), Manifest: m.GetManifest(), TTLSeconds: m.GetTtlSeconds(), Traceparent: m.GetTraceparent(),
 		Agent: AgentConfig{Port: c.GetPort(), LogLevel: c.GetLogLevel(), ServerCert: c.GetServerCert(),
 			ServerKey: c.GetServerKey(), ClientCACerts: c.GetClientCaCerts()},
 	}

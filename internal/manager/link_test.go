@@ -24,10 +24,10 @@ import (
 // quiet is a service with nothing to do.
 type quiet struct{}
 
-func (quiet) accept(r RunRequest) Reply            { return Reply{RunID: r.RunID} }
-func (quiet) halt(context.Context, string) []Fault { return nil }
-func (quiet) ack(eventKey)                         {}
-func (quiet) at(string)                            {}
+func (quiet) accept(r RunRequest) Reply                           { return Reply{RunID: r.RunID} }
+func (quiet) halt(context.Context, string, time.Duration) []Fault { return nil }
+func (quiet) ack(eventKey)                                        {}
+func (quiet) at(string)                                           {}
 func (quiet) report(context.Context) []RunState {
 	return []RunState{{RunID: goodID, State: vm.Running}}
 }
@@ -86,7 +86,7 @@ func TestServerGoneForMinutes(t *testing.T) {
 	pool.AppendCertsFromPEM(ca)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	clock := &steppedClock{now: testNow, each: func(n int) {
+	clock := &steppedClock{now: time.Now(), each: func(n int) {
 		if n == 40 {
 			serve(t, srv, address)
 		}
@@ -143,17 +143,33 @@ func TestServerThatIsNotTrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dated := func(from, to time.Duration) (tls.Certificate, []byte) {
+		t.Helper()
+		cert, key := pair(t, func(c *x509.Certificate) {
+			c.IPAddresses, c.NotBefore, c.NotAfter = []net.IP{net.IPv4(127, 0, 0, 1)}, time.Now().Add(from), time.Now().Add(to)
+		})
+		p, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p, cert
+	}
+	old, oldCA := dated(-2*time.Hour, -time.Hour)
+	early, earlyCA := dated(time.Hour, 2*time.Hour)
 	for name, c := range map[string]struct {
 		tls  *tls.Config
 		ca   []byte
 		says string
+		hint string // what the operator is to look at
 	}{
-		"another authority": {&tls.Config{Certificates: []tls.Certificate{other}}, ca, "unknown authority"},
-		"another name":      {&tls.Config{Certificates: []tls.Certificate{elsewhere}}, elsewhereCA, "127.0.0.1"},
-		"old TLS":           {&tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}, ca, "protocol version"},
-		"no TLS":            {nil, ca, "first record does not look like a TLS handshake"},
+		"another authority": {&tls.Config{Certificates: []tls.Certificate{other}}, ca, "unknown authority", "MANAGER_GRPC_SERVER_CA_CERTS"},
+		"another name":      {&tls.Config{Certificates: []tls.Certificate{elsewhere}}, elsewhereCA, "127.0.0.1", "MANAGER_GRPC_URL"},
+		"expired":           {&tls.Config{Certificates: []tls.Certificate{old}}, oldCA, "expired", "must be renewed"},
+		"not yet valid":     {&tls.Config{Certificates: []tls.Certificate{early}}, earlyCA, "not yet valid", "this host's clock"},
+		"old TLS":           {&tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}, ca, "protocol version", "TLS 1.3"},
+		"no TLS":            {nil, ca, "first record does not look like a TLS handshake", "MANAGER_GRPC_URL"},
 		"wants a certificate": {&tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert}, ca,
-			"certificate required"},
+			"certificate required", "MANAGER_GRPC_CLIENT_CERT"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var opts []grpc.ServerOption
@@ -172,7 +188,10 @@ func TestServerThatIsNotTrusted(t *testing.T) {
 				if len(greeted.hellos) > 0 {
 					t.Fatal("the Manager greeted it")
 				}
-				if err != nil && strings.Contains(explain(err), c.says) {
+				if err != nil && strings.Contains(err.Error(), c.says) {
+					if !strings.Contains(err.Error(), c.hint) {
+						t.Errorf("%v\nexpected %q in it", err, c.hint)
+					}
 					return
 				}
 				// Our own write can break before the server's alert is read.
@@ -181,6 +200,60 @@ func TestServerThatIsNotTrusted(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNoServer: what is not a computations server is told by what it is not.
+func TestNoServer(t *testing.T) {
+	cert, ca, err := server.SelfSigned("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}})))
+	done := make(chan struct{})
+	go func() { defer close(done); _ = other.Serve(l) }()
+	defer func() { other.Stop(); <-done }()
+	gone, err := net.Listen("tcp", "127.0.79.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	for address, says := range map[string]string{
+		l.Addr().String():    "is no computations server",
+		gone.Addr().String(): "is the computations server running at MANAGER_GRPC_URL=",
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := newLink(address, SystemClock{}, &tls.Config{RootCAs: pool}).connect(ctx)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v\nexpected %q in it", err, says)
+		}
+		cancel()
+	}
+}
+
+// TestCertificatesAreJudgedByTheClock that the Manager is given.
+func TestCertificatesAreJudgedByTheClock(t *testing.T) {
+	cert, ca, err := server.SelfSigned("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	for jump, says := range map[time.Duration]string{0: "ended the stream", 20 * 8766 * time.Hour: "expired", -20 * 8766 * time.Hour: "not yet valid"} {
+		address := serveGreeter(t, &greeter{hellos: make(chan *managerv1.Hello, 1), answer: welcome(ProtocolVersion)},
+			grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}})))
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := newLink(address, &steppedClock{now: time.Now().Add(jump)}, &tls.Config{RootCAs: pool}).connect(ctx)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("a clock off by %v: %v\nexpected %q in it", jump, err, says)
+		}
+		cancel()
 	}
 }
 
@@ -260,7 +333,7 @@ func (g *greeter) Connect(stream grpc.BidiStreamingServer[managerv1.ConnectReque
 	return nil
 }
 
-func serveGreeter(t *testing.T, g *greeter, opts ...grpc.ServerOption) string {
+func serveGreeter(t *testing.T, g managerv1.ComputationsServiceServer, opts ...grpc.ServerOption) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -31,12 +32,16 @@ import (
 	"github.com/ultravioletrs/cocos/test/computations/server"
 )
 
-// The test binary is three programs: the tests, a Manager to be killed, and a
-// shim without a VM.
+// The test binary is several programs: the tests, a Manager to be killed, a shim
+// without a VM, a stranger, and what passes for a QEMU that was left.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "shim":
 		exit(fakeShim(vm.Dir(os.Args[2])))
+	case len(os.Args) > 1 && os.Args[1] == "leftover":
+		select {} // until it is killed
+	case len(os.Args) == 3 && os.Args[1] == "listen":
+		exit(listenLikeAShim(os.Args[2]))
 	case os.Getenv(envManager) != "":
 		exit(childManager())
 	}
@@ -117,6 +122,8 @@ func testConfig(stateDir, address string, ca []byte, env []string) (Config, erro
 			return Config{}, err
 		}
 	}
+	host := testHost(exe, file("kernel"), file("initrd"))
+	host.Forward.Addr = ownAddress(stateDir)
 	return Config{
 		InstanceID: "host-1",
 		Version:    "test",
@@ -124,11 +131,18 @@ func testConfig(stateDir, address string, ca []byte, env []string) (Config, erro
 		Server: Server{Address: address, Timeout: patience, TLS: func() (*tls.Config, error) {
 			return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}, nil
 		}},
-		Host:  testHost(exe, file("kernel"), file("initrd")),
+		Host:  host,
 		Shim:  append(append([]string{"/usr/bin/env"}, env...), exe, "shim"),
 		Clock: hastyClock{},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}, nil
+}
+
+// ownAddress is a loopback address for the Managers of one state directory, so
+// that tests at the same time do not take each other's ports.
+func ownAddress(stateDir string) netip.Addr {
+	sum := sha256.Sum256([]byte(stateDir))
+	return netip.AddrFrom4([4]byte{127, 100 + sum[0]%100, sum[1], 1 + sum[2]%250})
 }
 
 // hastyClock tells the real time and does not wait long.
@@ -140,10 +154,11 @@ func (hastyClock) After(d time.Duration) <-chan time.Time {
 }
 
 func testHost(qemuPath, kernel, initrd string) Host {
+	m := vm.Emulated()
+	m.QEMU, m.Memory.MiB = qemuPath, 1024
+	m.Boot = vm.Boot{Kernel: kernel, Initrd: initrd, CommandLine: "console=ttyS0"}
 	return Host{
-		Machine: vm.Machine{QEMU: qemuPath, Accel: vm.AccelTCG, CPU: "max", VCPUs: 1, MemoryMiB: 1024,
-			Kernel: kernel, Initrd: initrd, CommandLine: "console=ttyS0",
-			Vsock: vm.Vsock{Way: vm.VsockUser, GuestCID: 3}},
+		Machine:      m,
 		Forward:      Forward{Addr: netip.MustParseAddr("127.0.0.1"), First: 21000, Last: 21999},
 		GuestPort:    vm.AgentPort,
 		GuestAddress: netip.MustParsePrefix("10.0.2.15/24"),
@@ -161,6 +176,8 @@ type lab struct {
 	ca      []byte
 	env     []string // the shims'
 	ctx     context.Context
+	// change alters what Managers inside the test are given; nil: nothing.
+	change func(*Config)
 }
 
 // newLab makes a lab whose shims have env in their environment.
@@ -326,6 +343,9 @@ func (l *lab) insideLogging(log io.Writer) (stop func()) {
 		l.t.Fatal(err)
 	}
 	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
+	if l.change != nil {
+		l.change(&cfg)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, cfg) }()

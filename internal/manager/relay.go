@@ -65,6 +65,7 @@ func pump(ctx context.Context, s sink, open func(context.Context) (feed, error),
 		return err
 	}
 	t.rewind()
+	jumped := false
 	group.Go(func() error {
 		for {
 			it, err := f.Next(ctx)
@@ -77,7 +78,8 @@ func pump(ctx context.Context, s sink, open func(context.Context) (feed, error),
 			}
 			at("event.received")
 			fresh, gap := t.sent(it.event.GetSource(), it.event.GetSequence())
-			if gap {
+			if gap && !jumped {
+				jumped = true
 				log.Error("events are missing: their sequence jumps", "source", it.event.GetSource(), "sequence", it.event.GetSequence())
 			}
 			if err := pass(it.event); err != nil {
@@ -144,6 +146,13 @@ func (t *tracker) rewind() {
 	for _, p := range t.sources {
 		p.sent, p.told = 0, 0
 	}
+}
+
+// forget begins anew: what an earlier feed said was not to be relied on.
+func (t *tracker) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.sources)
 }
 
 // sent notes that an event is being sent. It is not fresh when the server has

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -197,22 +196,3 @@ type refusing struct {
 }
 
 func (f *refusing) Ack(eventv1.Source, uint64) error { return f.err }
-
-func TestLogRingDropsTheOldestAndCounts(t *testing.T) {
-	r := logRing{ready: make(chan struct{}, 1), limit: 3, dropped: map[string]uint64{}}
-	for _, line := range strings.Fields("a:1 b:1 a:2 a:3 b:2 a:4") {
-		run, _, _ := strings.Cut(line, ":")
-		r.put(&eventv1.Log{RunId: run, Message: line, Dropped: map[string]uint64{"a:2": 5}[line]})
-	}
-	var got []string
-	for l := r.take(); l != nil; l = r.take() {
-		got = append(got, l.GetMessage())
-		want := map[string]uint64{"a:3": 1 + 1 + 5, "b:2": 1}[l.GetMessage()]
-		if l.GetDropped() != want {
-			t.Errorf("%s tells of %d dropped lines, not %d", l.GetMessage(), l.GetDropped(), want)
-		}
-	}
-	if !slices.Equal(got, []string{"a:3", "b:2", "a:4"}) {
-		t.Errorf("kept: %v", got)
-	}
-}

@@ -1,12 +1,14 @@
 package manager
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -56,6 +58,10 @@ type RunRequest struct {
 	Manifest  []byte
 	Approvals []Approval
 	Agent     AgentConfig
+	// TTLSeconds is how long the VM may live; 0: as long as the host allows.
+	TTLSeconds uint32
+	// Traceparent is a W3C trace context; may be empty.
+	Traceparent string
 }
 
 // Approval is a signature over the manifest digest, as it came.
@@ -78,6 +84,8 @@ type Reply struct {
 	RunID  string
 	Port   uint16
 	Faults []Fault
+	// repeated: the run was there already, and nothing was started.
+	repeated bool
 }
 
 // verdict is a request that was found good.
@@ -85,6 +93,10 @@ type verdict struct {
 	frozen    manifest.Frozen
 	approvals []manifest.Approval
 	agent     vm.AgentConfig
+	// life is how long the VM may live, in seconds; 0: for ever.
+	life int
+	// trace is the request's trace context, or empty.
+	trace string
 }
 
 const (
@@ -110,13 +122,25 @@ func judge(req RunRequest, host Host, now time.Time) (verdict, []Fault) {
 		j.manifest("manifest", err)
 	} else {
 		v.frozen = frozen
-		j.supported(&frozen)
+		j.tee(&frozen, host)
+		j.ownKey(&frozen, req.Agent)
 		j.fits(&frozen, host)
 	}
 	v.approvals = j.approvals(req.Approvals, err == nil, &frozen)
 	v.agent = j.agent(req.Agent, host, now)
+	v.life = j.life(req.TTLSeconds, host.Limits)
+	if traceparent.MatchString(req.Traceparent) && !noTrace.MatchString(req.Traceparent) {
+		v.trace = req.Traceparent
+	}
 	return v, j.faults
 }
+
+// A trace context is https://www.w3.org/TR/trace-context/ section 3.2, version
+// 00, with neither id of zeros. What is none is no fault: the run goes untraced.
+var (
+	traceparent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+	noTrace     = regexp.MustCompile(`^00-(0{32}|[0-9a-f]{32}-0{16})-`)
+)
 
 type judgement struct{ faults []Fault }
 
@@ -140,16 +164,62 @@ func (j *judgement) manifest(root string, err error) {
 	}
 }
 
-// supported refuses what this version can't vouch for. It fails closed: a TEE
-// that is not known here is refused as well.
-func (j *judgement) supported(f *manifest.Frozen) {
-	const hint = `use "tee": "none" and "attested_tls": false; such a VM protects nothing from its host`
-	if f.TEE != manifest.TEENone {
-		j.add(Unsupported, "manifest/tee", hint, "is %q: attestation does not exist yet in this version", f.TEE)
+// tee refuses what this host can't vouch for. It fails closed: a TEE that is not
+// known here is refused as well. A manifest that asks for none runs in any VM.
+func (j *judgement) tee(f *manifest.Frozen, host Host) {
+	const other = "ask for a host with that TEE, or freeze the manifest with another"
+	kind := host.kind()
+	switch offers := kind.Attests(); {
+	case f.TEE == manifest.TEENone && f.AttestedTLS: // Validate refuses it, too
+		j.add(Unsupported, "manifest/attested_tls", other, "is true, and nothing could vouch for the VM")
+	case f.TEE == manifest.TEENone, f.TEE == offers:
+	case f.TEE == manifest.TEESGX:
+		j.add(Unsupported, "manifest/tee", "run the agent under Gramine for this manifest, or freeze it with another TEE",
+			"is %q: a Manager starts virtual machines, for which no enclave can vouch", f.TEE)
+	case kind == "":
+		j.add(Unsupported, "manifest/tee", other, "is %q: the VMs of this host are plain", f.TEE)
+	case offers == manifest.TEENone:
+		j.add(Unsupported, "manifest/tee", other, "is %q: the VMs of this host have %s, which vouches for none and counts as plain", f.TEE, kind)
+	default:
+		j.add(Unsupported, "manifest/tee", other, "is %q: the VMs of this host have %s", f.TEE, kind)
 	}
-	if f.AttestedTLS {
-		j.add(Unsupported, "manifest/attested_tls", hint, "is true: attestation does not exist yet in this version")
+	if h := host.HostData; h != nil && !bytes.Equal(h, f.Digest[:]) {
+		j.add(Unsupported, "manifest", "ask for that manifest, or for another host; the host's operator can unset MANAGER_QEMU_HOST_DATA",
+			"has the digest %s; this host starts VMs for the manifest %x alone (MANAGER_QEMU_HOST_DATA)", f.Digest, h)
 	}
+}
+
+// ownKey refuses the creator's TLS material for a run with attested TLS, where
+// the VM's own key alone counts: it could only be mistaken for protection.
+func (j *judgement) ownKey(f *manifest.Frozen, in AgentConfig) {
+	if !f.AttestedTLS {
+		return
+	}
+	for _, v := range []struct {
+		field string
+		value []byte
+	}{{"server_cert", in.ServerCert}, {"server_key", in.ServerKey}, {"client_ca_certs", in.ClientCACerts}} {
+		if len(v.value) > 0 {
+			j.invalid("agent_config/"+v.field, "leave it out: with attested TLS the key is made in the VM, and every call is signed by a key of the manifest",
+				"is set, but the manifest asks for attested TLS")
+		}
+	}
+}
+
+// life is how long the VM may live, in seconds.
+func (j *judgement) life(asked uint32, l Limits) int {
+	most := int64(l.MaxLife / time.Second)
+	if l.MaxLife > 0 {
+		most = max(1, most) // 0 would be for ever
+	}
+	switch {
+	case l.MaxLife > 0 && int64(asked) > most:
+		j.add(NoCapacity, "ttl_seconds", "ask for less, or for 0: as long as the host allows; the host's operator can raise MANAGER_MAX_TTL",
+			"is %d; a VM of this host may live for %d seconds (MANAGER_MAX_TTL)", asked, most)
+	case asked == 0:
+		return int(most)
+	}
+	return int(asked)
 }
 
 // fits refuses inputs that the VM's memory can't hold: that is where they go.
@@ -159,7 +229,7 @@ func (j *judgement) fits(f *manifest.Frozen, host Host) {
 	for _, d := range f.Datasets {
 		total += d.Size
 	}
-	room := int64(host.Machine.MemoryMiB)<<20 - guestReserve
+	room := int64(host.Machine.Memory.MiB)<<20 - guestReserve
 	if total > room {
 		j.add(NoCapacity, "manifest/datasets", "ask for a host whose VMs have more memory (MANAGER_QEMU_MEMORY_SIZE)",
 			"and the algorithm have %d bytes; a VM of this host has room for %d", total, max(room, 0))

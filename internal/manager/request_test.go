@@ -60,7 +60,7 @@ func TestJudge(t *testing.T) {
 		t.Fatal(err)
 	}
 	approval := func(k keys.Private, f manifest.Frozen) Approval {
-		a, err := manifest.Approve(f.Digest, k)
+		a, err := f.Approve(k)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,9 +106,9 @@ func TestJudge(t *testing.T) {
 			r.Manifest = bytes.Replace(r.Manifest, []byte(`"python"`), []byte(`"fortran"`), 1)
 		},
 			[]string{"INVALID manifest/algorithm/type"}, "fortran"},
-		"tee":          {with(func(m *manifest.Manifest) { m.TEE = manifest.TEESNP }), []string{"UNSUPPORTED manifest/tee"}, "attestation does not exist yet"},
-		"simulated":    {with(func(m *manifest.Manifest) { m.TEE = manifest.TEESim }), []string{"UNSUPPORTED manifest/tee"}, "attestation does not exist yet"},
-		"attested tls": {with(func(m *manifest.Manifest) { m.TEE, m.AttestedTLS = manifest.TEETDX, true }), []string{"UNSUPPORTED manifest/tee", "UNSUPPORTED manifest/attested_tls"}, ""},
+		"tee":          {with(func(m *manifest.Manifest) { m.TEE = manifest.TEESNP }), []string{"UNSUPPORTED manifest/tee"}, "of this host are plain"},
+		"simulated":    {with(func(m *manifest.Manifest) { m.TEE = manifest.TEESim }), []string{"UNSUPPORTED manifest/tee"}, "of this host are plain"},
+		"attested tls": {with(func(m *manifest.Manifest) { m.TEE, m.AttestedTLS = manifest.TEETDX, true }), []string{"UNSUPPORTED manifest/tee"}, "plain"},
 		"fits exactly": {edit: with(func(m *manifest.Manifest) { m.Datasets[0].Size = 1024<<20 - guestReserve - 10 })},
 		"one byte too much": {with(func(m *manifest.Manifest) { m.Datasets[0].Size = 1024<<20 - guestReserve - 9 }),
 			[]string{"NO_CAPACITY manifest/datasets"}, "has room for"},

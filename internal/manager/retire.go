@@ -13,7 +13,8 @@ import (
 
 // tell appends one of the Manager's events, durably; a repetition is ignored.
 func (r *run) tell(sequence uint64, kind, message string) error {
-	payload, err := events.Encode(events.Event{Time: r.m.cfg.Clock.Now(), Kind: kind, Message: message})
+	told := events.Event{Source: events.Manager, Sequence: sequence, Time: r.m.cfg.Clock.Now(), Kind: kind, Message: message}
+	payload, err := events.Encode(told)
 	if err != nil {
 		return err
 	}
@@ -23,6 +24,7 @@ func (r *run) tell(sequence uint64, kind, message string) error {
 	if err := r.own.Sync(); err != nil {
 		return fmt.Errorf("spooling %s: %w", kind, err)
 	}
+	r.story.sees(toProto(r.id, told))
 	return nil
 }
 
@@ -33,7 +35,6 @@ func (r *run) retire(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	r.over.Store(true)
 	r.retry(ctx, "ending the run", func() error {
 		final := r.own.Last(events.Manager) + 1
 		if err := r.m.state.end(r.id, ending{digest: r.digest, port: r.port, final: final}); err != nil {
@@ -45,6 +46,9 @@ func (r *run) retire(ctx context.Context) {
 			return err
 		}
 		r.m.at("run.cleared")
+		// Whoever hears that nothing is left may ask for the next run at once.
+		_ = r.hold.Close() // of a socket that never listened; closed once already on a second try
+		r.free.Store(true)
 		if err := r.tell(e.final, vm.EventRemoved, "nothing of the VM is left on the host"); err != nil {
 			return err
 		}
@@ -84,7 +88,10 @@ func (r *run) deliverOwn(ctx context.Context) {
 		if s == nil {
 			continue
 		}
-		err := r.pump(ctx, s, openSpoolFeed(r.id, r.own, r.delivered), r.mine, func(*eventv1.Event) error { return nil })
+		err := r.pump(ctx, s, openSpoolFeed(r.id, r.own, r.delivered), r.mine, func(e *eventv1.Event) error {
+			r.m.watched.saw(e)
+			return nil
+		})
 		if err != nil && ctx.Err() == nil {
 			if s.ctx.Err() == nil {
 				r.log.Error("telling the Manager's events failed; trying again", "error", err)

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -10,8 +11,13 @@ import (
 	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
 )
 
-// logLines bounds the log lines that wait for a slow server.
-const logLines = 4096
+const (
+	// logLines and logBytes bound the log lines that wait for a slow server.
+	logLines = 4096
+	logBytes = 8 << 20
+	// maxReplies bounds the answers that wait for one.
+	maxReplies = 4096
+)
 
 // session is one stream to the server, after the greeting. Runs put events into
 // it; one goroutine sends: replies first, then events and logs as they come.
@@ -20,17 +26,19 @@ type session struct {
 	ctx     context.Context
 	replies chan *managerv1.ConnectRequest
 	events  chan *managerv1.ConnectRequest
-	logs    logRing
+	logs    *logRing
 	at      func(string)
+	metrics *metrics // may be nil
 }
 
-func newSession(ctx context.Context, at func(string)) *session {
+func newSession(ctx context.Context, at func(string), m *metrics) *session {
 	return &session{
 		ctx:     ctx,
-		replies: make(chan *managerv1.ConnectRequest, 16),
+		replies: make(chan *managerv1.ConnectRequest, maxReplies),
 		events:  make(chan *managerv1.ConnectRequest, 64),
-		logs:    logRing{ready: make(chan struct{}, 1), limit: logLines, dropped: map[string]uint64{}},
+		logs:    newLogRing(logLines, logBytes),
 		at:      at,
+		metrics: m,
 	}
 }
 
@@ -40,9 +48,23 @@ func (s *session) Event(ctx context.Context, e *eventv1.Event) error {
 }
 
 // Log implements sink.
-func (s *session) Log(l *eventv1.Log) { s.logs.put(l) }
+func (s *session) Log(l *eventv1.Log) {
+	if n := s.logs.put(l); n > 0 {
+		s.metrics.lostLines(n)
+	}
+}
 
-func (s *session) reply(r *managerv1.ConnectRequest) error { return s.put(s.ctx, s.replies, r) }
+// reply never waits, so that whoever receives never stands still.
+func (s *session) reply(r *managerv1.ConnectRequest) error {
+	select {
+	case s.replies <- r:
+		return nil
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	default:
+		return fmt.Errorf("the server asks on and does not take the %d answers that wait", maxReplies)
+	}
+}
 
 func (s *session) put(ctx context.Context, to chan *managerv1.ConnectRequest, m *managerv1.ConnectRequest) error {
 	select {
@@ -89,54 +111,6 @@ func (s *session) send(ctx context.Context, stream grpc.BidiStreamingClient[mana
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// logRing keeps the youngest lines. What it drops it counts, by run, on the next
-// line of that run.
-type logRing struct {
-	mu      sync.Mutex
-	lines   []*eventv1.Log
-	limit   int
-	dropped map[string]uint64
-	// ready has one token while there are lines.
-	ready chan struct{}
-}
-
-func (r *logRing) put(l *eventv1.Log) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.lines) == r.limit {
-		old := r.lines[0]
-		r.lines = r.lines[1:]
-		r.dropped[old.GetRunId()] += 1 + old.GetDropped()
-	}
-	r.lines = append(r.lines, l)
-	r.signal()
-}
-
-func (r *logRing) take() *eventv1.Log {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.lines) == 0 {
-		return nil
-	}
-	l := r.lines[0]
-	r.lines = r.lines[1:]
-	if n := r.dropped[l.GetRunId()]; n > 0 {
-		l.Dropped += n
-		delete(r.dropped, l.GetRunId())
-	}
-	if len(r.lines) > 0 {
-		r.signal()
-	}
-	return l
-}
-
-func (r *logRing) signal() {
-	select {
-	case r.ready <- struct{}{}:
-	default:
 	}
 }
 

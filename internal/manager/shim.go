@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,49 +24,76 @@ import (
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
-// shimAlive tells whether somebody listens on a shim's socket. An error says
-// that it can't be told.
-func shimAlive(socket string) (bool, error) {
-	c, err := net.Dial("unix", socket)
+// shimAlive tells whether the VM's shim is there. An error says that it can't be
+// told, or that a stranger stands before it.
+func shimAlive(dir vm.Dir) (bool, error) {
+	_, err := listenerOf(dir)
 	switch {
 	case err == nil:
-		return true, c.Close()
+		return true, nil
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case errors.Is(err, unix.EAGAIN):
 		return true, nil // its backlog is full, so it is there
+	case errors.Is(err, errStranger):
+		if locked, lockErr := folderLocked(dir); lockErr == nil && !locked {
+			return false, nil // whoever that is, the shim is gone
+		}
 	}
 	return false, fmt.Errorf("reaching the shim: %w", err)
 }
 
 // shimConn is a connection to a shim's API.
 type shimConn struct {
-	conn *grpc.ClientConn
+	conn *oneConn
 	api  shimv1.ShimServiceClient
 }
 
-// dialShim connects to a shim that is alive.
-func dialShim(ctx context.Context, socket string) (*shimConn, error) {
-	conn, err := grpc.NewClient("unix:"+socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // its folder is closed to others
-		grpc.WithIdleTimeout(0),
-		grpc.WithDisableServiceConfig(),
-	)
+// oneConn is a client on one connection, which it never makes again: what came
+// after that might be another process.
+type oneConn struct {
+	*grpc.ClientConn
+	unused atomic.Pointer[net.Conn]
+}
+
+// Close ends the connection.
+func (c *oneConn) Close() error {
+	err := c.ClientConn.Close()
+	if conn := c.unused.Swap(nil); conn != nil {
+		err = errors.Join(err, (*conn).Close())
+	}
+	return err
+}
+
+// maxShimMessage bounds what is taken from a shim at once, in bytes: an event
+// with room to spare.
+const maxShimMessage = 1 << 20
+
+// dialShim connects to the VM's shim. Whether that answers is seen at the first
+// call.
+func dialShim(ctx context.Context, dir vm.Dir) (*shimConn, error) {
+	raw, _, err := connectTo(ctx, dir)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the shim: %w", err)
 	}
-	conn.Connect()
-	for s := conn.GetState(); s != connectivity.Ready; s = conn.GetState() {
-		if s == connectivity.TransientFailure || s == connectivity.Shutdown {
-			_ = conn.Close()
-			return nil, fmt.Errorf("reaching the shim: nobody answers on %s", socket)
-		}
-		if !conn.WaitForStateChange(ctx, s) {
-			_ = conn.Close()
-			return nil, fmt.Errorf("reaching the shim: %w", ctx.Err())
-		}
+	c := &oneConn{}
+	c.unused.Store(&raw)
+	c.ClientConn, err = grpc.NewClient("passthrough:///shim",
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // the kernel vouches for who listens
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			if conn := c.unused.Swap(nil); conn != nil {
+				return *conn, nil
+			}
+			return nil, errors.New("the shim has ended the connection")
+		}),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxShimMessage)),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("reaching the shim: %w", err), raw.Close())
 	}
-	return &shimConn{conn: conn, api: shimv1.NewShimServiceClient(conn)}, nil
+	return &shimConn{conn: c, api: shimv1.NewShimServiceClient(c)}, nil
 }
 
 // lost waits until the connection breaks or ctx ends.
@@ -83,15 +111,23 @@ func (c *shimConn) status(ctx context.Context, runID string) (vm.State, error) {
 	if err != nil {
 		return "", fmt.Errorf("asking the shim for its state: %w", err)
 	}
-	if s.GetProtocolVersion() != ProtocolVersion {
-		return "", fmt.Errorf("the shim speaks protocol version %d, this Manager %d: it was started by another version of the Manager, which must end its VM",
-			s.GetProtocolVersion(), ProtocolVersion)
-	}
 	if s.GetRunId() != runID {
 		return "", fmt.Errorf("the shim's socket belongs to run %q", s.GetRunId())
 	}
-	return vm.State(s.GetState()), nil
+	if s.GetProtocolVersion() != ProtocolVersion {
+		return "", fmt.Errorf("%w: it speaks version %d, this Manager %d; let that Manager end its VM, or stop the run",
+			errOtherVersion, s.GetProtocolVersion(), ProtocolVersion)
+	}
+	switch state := vm.State(s.GetState()); state {
+	case vm.Starting, vm.Booting, vm.Running, vm.Stopping, vm.Exited:
+		return state, nil
+	default:
+		return "", fmt.Errorf("asking the shim for its state: it says %q, which is none", state)
+	}
 }
+
+// errOtherVersion: the shim is the run's, but can't be followed.
+var errOtherVersion = errors.New("the shim was started by another version of the Manager")
 
 // follow opens a feed of the shim's events and logs.
 func (c *shimConn) follow(ctx context.Context, runID string) (feed, error) {
@@ -129,6 +165,9 @@ func (f *shimFeed) Next(context.Context) (item, error) {
 		if e.GetSequence() == 0 {
 			return item{}, errors.New("following the shim: it sent an event without a sequence")
 		}
+		if !mayTell(e.GetSource(), e.GetKind()) {
+			return item{}, fmt.Errorf("following the shim: it sent %q as an event of %v", e.GetKind(), e.GetSource())
+		}
 		return item{event: e}, nil
 	case *shimv1.FollowResponse_Log:
 		if err := f.check(it.Log.GetRunId(), it.Log.GetSource()); err != nil {
@@ -151,6 +190,14 @@ func (f *shimFeed) check(runID string, source eventv1.Source) error {
 	return nil
 }
 
+// mayTell keeps agents from speaking of their VM, and shims for the Manager.
+func mayTell(source eventv1.Source, kind string) bool {
+	if strings.HasPrefix(kind, "run.") || kind == vm.EventLost || kind == vm.EventRemoved {
+		return false
+	}
+	return source == eventv1.Source_SOURCE_SHIM || !strings.HasPrefix(kind, "vm.")
+}
+
 // Ack implements feed.
 func (f *shimFeed) Ack(source eventv1.Source, sequence uint64) error {
 	err := f.stream.Send(&shimv1.FollowRequest{Source: source, Sequence: sequence})
@@ -163,7 +210,8 @@ func (f *shimFeed) Ack(source eventv1.Source, sequence uint64) error {
 // child is a shim that this Manager started. Nobody waits for it all the time,
 // as it is to live on; its end is taken note of when its socket is gone.
 type child struct {
-	pid int
+	pid     int
+	process *os.Process
 	// how it ended; empty while it lives.
 	how string
 }
@@ -183,11 +231,7 @@ func launch(command []string, dir vm.Dir) (*child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the shim: %w", err)
 	}
-	pid := cmd.Process.Pid
-	if err := cmd.Process.Release(); err != nil {
-		return nil, fmt.Errorf("starting the shim: %w", err)
-	}
-	return &child{pid: pid}, nil
+	return &child{pid: cmd.Process.Pid, process: cmd.Process}, nil
 }
 
 // ended tells whether the child has ended, and how. A nil child is one of an
@@ -238,4 +282,8 @@ func lastWords(name string) string {
 const (
 	statusTimeout = 2 * time.Second
 	callTimeout   = 30 * time.Second
+	// defaultGrace is a shim's where its specification says nothing.
+	defaultGrace = 30 * time.Second
+	// overdue is for QEMU to quit or be killed, and the shim to say so.
+	overdue = time.Minute
 )

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -56,29 +57,53 @@ func openState(path string) (_ *stateDir, err error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory (MANAGER_STATE_DIR): %w", err)
 	}
-	s := &stateDir{path: path, endeds: map[string]ending{}}
-	if err := s.takeLock(); err != nil {
+	if err := ownFolder(path); err != nil {
 		return nil, err
 	}
+	s := &stateDir{path: path, endeds: map[string]ending{}}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
 		}
 	}()
+	if err := s.takeLock(); err != nil {
+		return nil, err
+	}
 	if err := s.checkVersion(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(s.vms(), 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder of VMs: %w", err)
+		return nil, fmt.Errorf("making the folder of VMs in MANAGER_STATE_DIR: %w", err)
+	}
+	if err := ownFolder(s.vms()); err != nil {
+		return nil, err
 	}
 	if err := s.readLedger(); err != nil {
 		return nil, err
 	}
 	// What was made above is there after a crash, before anything relies on it.
 	if err := syncPath(path); err != nil {
-		return nil, fmt.Errorf("writing the state directory: %w", err)
+		return nil, fmt.Errorf("writing the state directory (MANAGER_STATE_DIR): %w", err)
 	}
 	return s, nil
+}
+
+// ownFolder refuses a folder that others may write to: what lies in it says
+// which programs are run.
+func ownFolder(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("looking at the state directory (MANAGER_STATE_DIR): %w", err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	mode := info.Mode().Perm()
+	switch {
+	case !ok || int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s (MANAGER_STATE_DIR) belongs to user id %d, and this Manager is user id %d: start it as that user, or set MANAGER_STATE_DIR to another folder", path, st.Uid, os.Geteuid())
+	case mode&0o002 != 0, mode&0o020 != 0 && int(st.Gid) != os.Getegid():
+		return fmt.Errorf("%s (MANAGER_STATE_DIR) has mode %04o: others may write there and have this Manager run what they like; make sure that all in it is yours, then: chmod 0700 %s", path, mode, path)
+	}
+	return nil
 }
 
 func (s *stateDir) vms() string { return filepath.Join(s.path, vm.VMsDir) }
@@ -89,7 +114,10 @@ func (s *stateDir) Close() error {
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())
 	}
-	return errors.Join(append(errs, s.lock.Close())...)
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (s *stateDir) takeLock() error {
@@ -107,12 +135,12 @@ func (s *stateDir) takeLock() error {
 			return fmt.Errorf("state directory %s is used by another Manager (process %s): stop it, or set MANAGER_STATE_DIR to another folder",
 				s.path, strings.TrimSpace(string(holder[:n])))
 		}
-		return fmt.Errorf("locking %s: %w", name, err)
+		return fmt.Errorf("locking the state directory (MANAGER_STATE_DIR): %s: %w", name, err)
 	}
 	s.lock = f
 	// For people; nothing depends on it.
 	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
+		return fmt.Errorf("locking the state directory (MANAGER_STATE_DIR): %w", err)
 	}
 	return nil
 }
@@ -148,6 +176,11 @@ func writeAt(f *os.File, text string) error {
 	return err
 }
 
+// neighbours may lie in a state directory that has no version yet: the guest
+// image where it is installed, what a file system of its own begins with, and
+// the keys of the simulated TEE, which outlive the rest.
+var neighbours = []string{"img", "lost+found", vm.SimDir}
+
 // checkVersion refuses a directory of another format, and gives an empty one
 // its version.
 func (s *stateDir) checkVersion() error {
@@ -161,23 +194,23 @@ func (s *stateDir) checkVersion() error {
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("reading the state directory's version: %w", err)
+		return fmt.Errorf("reading the version of the state directory (MANAGER_STATE_DIR): %w", err)
 	}
 	entries, err := os.ReadDir(s.path)
 	if err != nil {
-		return fmt.Errorf("reading the state directory: %w", err)
+		return fmt.Errorf("reading the state directory (MANAGER_STATE_DIR): %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() != vm.LockFile && e.Name() != vm.VersionFile+newSuffix {
+		if e.Name() != vm.LockFile && e.Name() != vm.VersionFile+newSuffix && !slices.Contains(neighbours, e.Name()) {
 			return fmt.Errorf("%s has no file %q but other things, such as %q: it is no state directory; set MANAGER_STATE_DIR to an empty folder",
 				s.path, vm.VersionFile, e.Name())
 		}
 	}
 	if err := writeFile(name+newSuffix, vm.StateVersion+"\n"); err != nil {
-		return fmt.Errorf("writing the state directory's version: %w", err)
+		return fmt.Errorf("writing the version of the state directory (MANAGER_STATE_DIR): %w", err)
 	}
 	if err := os.Rename(name+newSuffix, name); err != nil {
-		return fmt.Errorf("writing the state directory's version: %w", err)
+		return fmt.Errorf("writing the version of the state directory (MANAGER_STATE_DIR): %w", err)
 	}
 	return syncPath(s.path)
 }
@@ -188,17 +221,17 @@ func (s *stateDir) readLedger() error {
 	name := filepath.Join(s.path, vm.EndedFile)
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("opening the ledger of ended runs: %w", err)
+		return fmt.Errorf("opening the ledger of ended runs in MANAGER_STATE_DIR: %w", err)
 	}
 	s.ledger = f
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return fmt.Errorf("reading the ledger of ended runs: %w", err)
+		return fmt.Errorf("reading the ledger of ended runs in MANAGER_STATE_DIR: %w", err)
 	}
 	whole := bytes.LastIndexByte(b, '\n') + 1
 	if whole < len(b) {
 		if err := f.Truncate(int64(whole)); err != nil {
-			return fmt.Errorf("mending the ledger of ended runs: %w", err)
+			return fmt.Errorf("mending the ledger of ended runs in MANAGER_STATE_DIR: %w", err)
 		}
 	}
 	line := 0
@@ -273,7 +306,7 @@ func (s *stateDir) end(runID string, e ending) error {
 func (s *stateDir) sweep(log *slog.Logger) ([]string, error) {
 	entries, err := os.ReadDir(s.vms())
 	if err != nil {
-		return nil, fmt.Errorf("reading the folder of VMs: %w", err)
+		return nil, fmt.Errorf("reading the folder of VMs in MANAGER_STATE_DIR: %w", err)
 	}
 	var ids []string
 	for _, e := range entries {
@@ -315,6 +348,14 @@ func (s *stateDir) create(spec vm.Spec, accepted events.Event, at func(string)) 
 	}
 	if err := syncPath(dir.Spec()); err != nil {
 		return err
+	}
+	if t := spec.Machine.Boot.HashTable; t != nil {
+		if err := os.WriteFile(dir.Hashes(), t.Content, 0o600); err != nil {
+			return err
+		}
+		if err := syncPath(dir.Hashes()); err != nil {
+			return err
+		}
 	}
 	at("run.spec")
 	if err := firstEvent(dir, accepted); err != nil {

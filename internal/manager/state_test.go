@@ -27,13 +27,22 @@ func TestStateDirectoryThatIsRefused(t *testing.T) {
 		prepare func(t *testing.T, dir string) string // returns the directory to open
 		says    string
 	}{
-		"relative":        {func(*testing.T, string) string { return "state" }, "absolute"},
-		"too long":        {func(_ *testing.T, dir string) string { return filepath.Join(dir, strings.Repeat("x", 60)) }, "too long"},
-		"a file":          {func(t *testing.T, dir string) string { return put(t, dir, "f", "") }, "MANAGER_STATE_DIR"},
-		"another version": {func(t *testing.T, dir string) string { put(t, dir, vm.VersionFile, "2\n"); return dir }, `version "2"`},
-		"something else":  {func(t *testing.T, dir string) string { put(t, dir, "holiday.jpg", ""); return dir }, "holiday.jpg"},
+		"relative":         {func(*testing.T, string) string { return "state" }, "absolute"},
+		"too long":         {func(_ *testing.T, dir string) string { return filepath.Join(dir, strings.Repeat("x", 60)) }, "too long"},
+		"a file":           {func(t *testing.T, dir string) string { return put(t, dir, "f", "") }, "MANAGER_STATE_DIR"},
+		"another version":  {func(t *testing.T, dir string) string { put(t, dir, vm.VersionFile, "1\n"); return dir }, `version "1"`},
+		"something else":   {func(t *testing.T, dir string) string { put(t, dir, "holiday.jpg", ""); return dir }, "holiday.jpg"},
+		"others may write": {func(t *testing.T, dir string) string { chmod(t, dir, 0o707); return dir }, "has mode 0707: others may write"},
+		"others may write below": {func(t *testing.T, dir string) string {
+			put(t, dir, vm.VersionFile, "2\n")
+			if err := os.Mkdir(filepath.Join(dir, vm.VMsDir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			chmod(t, filepath.Join(dir, vm.VMsDir), 0o777)
+			return dir
+		}, "has mode 0777: others may write"},
 		"damaged ledger": {func(t *testing.T, dir string) string {
-			put(t, dir, vm.VersionFile, "1\n")
+			put(t, dir, vm.VersionFile, "2\n")
 			put(t, dir, vm.EndedFile, goodID+" nonsense 7020 2\n")
 			return dir
 		}, "ended:1"},
@@ -48,6 +57,49 @@ func TestStateDirectoryThatIsRefused(t *testing.T) {
 				t.Errorf("%v\nexpected %q in it", err, c.says)
 			}
 		})
+	}
+}
+
+func chmod(t *testing.T, name string, mode os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(name, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What lies in the folder of another user is theirs to choose. For an ordinary
+// user that is the root folder.
+func TestStateDirectoryOfAnotherUser(t *testing.T) {
+	dir := "/"
+	if os.Geteuid() == 0 {
+		dir = shortDir(t)
+		if err := os.Chown(dir, 65534, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ownFolder(dir); err == nil || !strings.Contains(err.Error(), "belongs to user id ") {
+		t.Errorf("%v", err)
+	}
+	if err := ownFolder(shortDir(t)); err != nil {
+		t.Errorf("one's own: %v", err)
+	}
+}
+
+// An installed Manager finds the guest image in its new state directory, and
+// one on a file system of its own what was there from the beginning.
+func TestStateDirectoryWithNeighbours(t *testing.T) {
+	dir := shortDir(t)
+	for _, name := range []string{"img", "lost+found"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := openState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
