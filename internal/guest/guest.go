@@ -69,6 +69,7 @@ func (m *Machine) Phases() []Phase {
 	return []Phase{
 		{"mounts", m.mounts},
 		{"command line", m.commandLine},
+		{"devices", m.devices},
 		{"modules", loadModules},
 		{"lock modules", lockModules},
 		{"late mounts", lateMounts},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ultravioletrs/cocos/hal"
 	"github.com/ultravioletrs/cocos/hal/verity"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
@@ -89,6 +90,53 @@ func TestParseCommandLine(t *testing.T) {
 			}
 			if (got.Runtime == nil) != (tt.want == nil) || got.Runtime != nil && *got.Runtime != *tt.want {
 				t.Errorf("runtime %v; want %v", got.Runtime, tt.want)
+			}
+		})
+	}
+}
+
+// An attested guest's command line is hal's, word for word.
+func TestParseAttestedCommandLine(t *testing.T) {
+	p := verity.Params{RootHash: [32]byte{1}, Salt: [32]byte{2}, DataBlocks: 7}
+	img := hal.Image{Python: hal.Disk{Verity: hal.NewVerity(p)}}
+	line := hal.CommandLine(img, true)
+	for name, l := range map[string]string{"as it is": line + "\n", "as OVMF hands it over": line + " initrd=initrd", "as newer OVMF does": "initrd=initrd " + line} {
+		if got, err := ParseCommandLine(l); err != nil || !got.Attested || got.Runtime == nil || *got.Runtime != p {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if got, err := ParseCommandLine(hal.CommandLine(img, false)); err != nil || got.Attested {
+		t.Errorf("the plain one: %+v, %v", got, err)
+	}
+	runtime := strings.Fields(line)[len(strings.Fields(line))-1]
+	for name, tt := range map[string]struct{ line, want string }{
+		"a console behind":       {line + " console=ttyS0", `"console=ttyS0" has no place`},
+		"a console before":       {"console=ttyS0 " + line, `"console=ttyS0" has no place`},
+		"an early console":       {strings.Replace(line, "console=null", "console=null earlyprintk=serial", 1), `"earlyprintk=serial" has no place`},
+		"null twice":             {"console=null " + line, `"console=null" has no place`},
+		"a module's parameter":   {line + " virtio_mmio.device=4K@0x1000:5", "virtio_mmio.device"},
+		"a module asked for":     {line + " modprobe=vfat", `"modprobe=vfat" has no place`},
+		"another init":           {line + " rdinit=/data/x", "rdinit"},
+		"an init's arguments":    {line + " -- --session unix:x", `"--" has no place`},
+		"a parameter of ours":    {line + " cocos.shell=1", "cocos.shell"},
+		"lockdown lifted":        {strings.Replace(line, "lockdown=confidentiality", "lockdown=none", 1), `"lockdown=none" has no place`},
+		"the host's entropy":     {strings.Replace(line, "random.trust_bootloader=off", "random.trust_bootloader=on", 1), "random.trust_bootloader=on"},
+		"unsigned modules":       {strings.Replace(line, "module.sig_enforce=1 ", "", 1), "has no place"},
+		"a runtime disk missing": {strings.TrimSuffix(line, runtime), "cocos.runtime is missing"},
+		"the runtime alone":      {runtime + " console=null", "has no place"},
+		"cut":                    {"console=null " + runtime, "has no place"},
+		"OVMF's word twice":      {line + " initrd=initrd initrd=initrd", `"initrd=initrd" has no place`},
+		"another initial disk":   {line + " initrd=other", `"initrd=other" has no place`},
+		"OVMF's word inside":     {strings.Replace(line, "console=null", "console=null initrd=initrd", 1), `"initrd=initrd" has no place`},
+		"at both ends":           {"initrd=initrd " + line + " initrd=initrd", `"initrd=initrd" has no place`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseCommandLine(tt.line)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v; want %q in it", err, tt.want)
+			}
+			if got != (CommandLine{}) {
+				t.Errorf("an error came with %+v", got)
 			}
 		})
 	}
