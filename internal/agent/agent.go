@@ -12,6 +12,9 @@
 //     Storage while they are hashed, and the result archive is packed anew for
 //     each download, which its determinism allows.
 //   - The state changes by the table in state.go alone, each change is an event.
+//   - With attested TLS nobody is heard who has not been given evidence of this
+//     VM, and nothing that a run request brings takes part in it. An instance
+//     key that was made in the VM names it in calls and receipts.
 //   - What an algorithm prints or leaves goes to consumers only. Events and logs,
 //     which the host reads, say no more than that it succeeded or failed.
 package agent
@@ -31,24 +34,33 @@ import (
 
 	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
 	"github.com/ultravioletrs/cocos/atls"
+	"github.com/ultravioletrs/cocos/attest"
 	"github.com/ultravioletrs/cocos/internal/agent/journal"
 	"github.com/ultravioletrs/cocos/internal/bulk"
 	"github.com/ultravioletrs/cocos/internal/callauth"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
 	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
-// Config of an agent. All but TLS and Approvals are required.
+// Config of an agent. Required are all but TLS, Approvals, and, in a plain VM,
+// Attester and Instance.
 type Config struct {
 	RunID    string
 	Manifest manifest.Frozen
 	// Approvals are verified by New.
 	Approvals []manifest.Approval
 	TLS       TLSConfig
-	Storage   Storage
-	Runner    Runner
-	Journal   *journal.Journal
+	// Attester speaks for the VM's TEE, whose launch field was compared with the
+	// manifest; nil in a plain VM.
+	Attester attest.Attester
+	// Instance is the VM's instance key: made when it booted, it names this VM
+	// among all that ever run the manifest.
+	Instance keys.Private
+	Storage  Storage
+	Runner   Runner
+	Journal  *journal.Journal
 	// Log leaves the VM.
 	Log *slog.Logger
 }
@@ -79,6 +91,9 @@ type Agent struct {
 	inputs []*input
 	result *result
 	taken  map[string]bool // consumers, by fingerprint, that confirmed
+	// ended is how the run ended; nil before.
+	ended   *ending
+	receipt *making // nil until it is asked for
 }
 
 // New checks that the computation can and may be run, and prepares it. Nothing
@@ -88,11 +103,11 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.RunID == "" || m.Digest == (manifest.Digest{}) || cfg.Storage == nil || cfg.Runner == nil || cfg.Journal == nil || cfg.Log == nil {
 		return nil, errors.New("agent: the configuration is incomplete")
 	}
-	if m.TEE != manifest.TEENone || m.AttestedTLS {
-		return nil, fmt.Errorf("agent: the manifest asks for /tee %q and /attested_tls %t, and this agent can't attest: use %q and false", m.TEE, m.AttestedTLS, manifest.TEENone)
+	if err := checkTEE(&cfg); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
 	}
 	if err := m.CheckApprovals(cfg.Approvals); err != nil {
-		return nil, fmt.Errorf("agent: %w", err)
+		return nil, vm.Refuse(vm.RefusedApprovals, "agent: %w", err)
 	}
 	a := &Agent{
 		cfg:     cfg,
@@ -109,7 +124,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	if err := checkRoom(&m.Manifest, room); err != nil {
-		return nil, fmt.Errorf("agent: %w", err)
+		return nil, vm.Refuse(vm.RefusedRoom, "agent: %w", err)
 	}
 	if a.dirs, err = makeFolders(cfg.Storage.Dir()); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -144,12 +159,16 @@ const graceful = 2 * time.Second
 // computation is stopped, whatever it was doing, and nil is returned when all of
 // it has ended. The agent's folders are gone then.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
-	creds, err := atls.Server(atls.ServerConfig{Identity: a.identity, ClientCAs: a.clients})
+	creds, done, err := a.credentials()
 	if err != nil {
 		l.Close()
 		return fmt.Errorf("agent: %w", err)
 	}
+	defer done()
 	gate := callauth.Gate{Digest: a.cfg.Manifest.Digest, Admit: func(ctx context.Context, c callauth.Caller, method string) error {
+		if err := a.admitConnection(ctx, method); err != nil {
+			return err
+		}
 		if err := a.admit(c, method, nil); err != nil {
 			return err
 		}
@@ -163,9 +182,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 	go func() { served <- server.Serve(newDoor(l)) }()
 
 	digest := a.cfg.Manifest.Digest.String()
-	a.cfg.Journal.Emit(vm.EventReady, "the agent awaits its participants", map[string]string{
-		"agent_key": a.Key(), "manifest_digest": digest,
-	})
+	a.cfg.Journal.Emit(vm.EventReady, "the agent awaits its participants", a.readyAttributes())
 	a.cfg.Log.Info("serving", "address", l.Addr().String(), "agent_key", a.Key(), "manifest_digest", digest)
 
 	select {

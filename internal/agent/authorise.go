@@ -38,6 +38,7 @@ var callRoles = map[string][]manifest.Role{
 	agentv1.AgentService_Upload_FullMethodName:        {manifest.AlgorithmProvider, manifest.DatasetProvider},
 	agentv1.AgentService_Result_FullMethodName:        {manifest.Consumer},
 	agentv1.AgentService_ConfirmResult_FullMethodName: {manifest.Consumer},
+	agentv1.AgentService_Receipt_FullMethodName:       {manifest.Consumer},
 	agentv1.AgentService_Events_FullMethodName:        manifest.Roles(),
 	agentv1.AgentService_Logs_FullMethodName:          manifest.Roles(),
 }

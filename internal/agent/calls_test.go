@@ -135,7 +135,7 @@ func (i impostor) GetRequestMetadata(ctx context.Context, _ ...string) (map[stri
 	if err != nil {
 		return nil, err
 	}
-	sig, err := i.signs.Sign(manifest.CallText(i.Digest, i.Role, i.Key.Public(), info.Exporter[:]))
+	sig, err := i.signs.Sign(manifest.CallText(i.Digest, i.Role, i.Key.Public(), info.Instance, info.Exporter[:]))
 	return map[string]string{
 		callauth.RoleHeader: string(i.Role), callauth.KeyHeader: string(i.Key.Public().SPKI()), callauth.SignatureHeader: string(sig),
 	}, err
@@ -176,6 +176,7 @@ func everyCall(e *env, c agentv1.AgentServiceClient) map[string]func() error {
 			_, err := c.ConfirmResult(e.ctx(), &agentv1.ConfirmResultRequest{Sha256: make([]byte, 32)})
 			return err
 		},
+		"Receipt": func() error { _, err := c.Receipt(e.ctx(), &agentv1.ReceiptRequest{}); return err },
 		"Events": func() error {
 			s, err := c.Events(e.ctx(), &agentv1.EventsRequest{})
 			if err == nil {
@@ -203,7 +204,7 @@ func TestCallsInWrongRoles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	approval, err := manifest.Approve(f.Digest, p.approver)
+	approval, err := f.Approve(p.approver)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func TestCallsInWrongRoles(t *testing.T) {
 		allowed []string
 	}{
 		{"approver", p.approver, manifest.Approver, rpcerr.RoleNotAllowed, open},
-		{"consumer", p.consumer, manifest.Consumer, rpcerr.RoleNotAllowed, append(open, "Result", "ConfirmResult")},
+		{"consumer", p.consumer, manifest.Consumer, rpcerr.RoleNotAllowed, append(open, "Result", "ConfirmResult", "Receipt")},
 		{"dataset provider", p.data, manifest.DatasetProvider, rpcerr.RoleNotAllowed, open},
 		{"consumer as provider", p.consumer, manifest.AlgorithmProvider, rpcerr.RoleNotGranted, nil},
 		{"provider as consumer", p.algo, manifest.Consumer, rpcerr.RoleNotGranted, nil},

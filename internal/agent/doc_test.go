@@ -16,6 +16,12 @@ func TestDocumentationIsComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := string(b)
+	// The reasons of the Manager's control API stand with the commands that
+	// show them.
+	managers, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for s := range transitions {
 		if !strings.Contains(doc, string(s)) {
 			t.Errorf("state %s is not documented", s)
@@ -51,7 +57,7 @@ func TestDocumentationIsComplete(t *testing.T) {
 		}
 		reasons++
 		value := strings.Trim(spec.Values[0].(*ast.BasicLit).Value, `"`)
-		if !strings.Contains(doc, "`"+value+"`") {
+		if !strings.Contains(doc, "`"+value+"`") && !strings.Contains(string(managers), "`"+value+"`") {
 			t.Errorf("reason %s is not documented", value)
 		}
 		return true

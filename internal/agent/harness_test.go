@@ -108,6 +108,9 @@ type env struct {
 	addr    string
 	dir     string
 	stop    func() error
+	// trust is how clients of an attested agent come to trust it; nil: they pin
+	// its key.
+	trust *atls.Appraisal
 }
 
 type option func(*agent.Config)
@@ -154,7 +157,11 @@ func start(t testing.TB, m manifest.Manifest, options ...option) *env {
 // dial connects with whatever signs the calls.
 func (e *env) dial(options ...grpc.DialOption) (*grpc.ClientConn, agentv1.AgentServiceClient) {
 	e.t.Helper()
-	creds, err := atls.Client(atls.ClientConfig{ServerKey: e.agent.Key()})
+	cfg := atls.ClientConfig{Appraisal: e.trust}
+	if e.trust == nil {
+		cfg.ServerKey = e.agent.Key()
+	}
+	creds, err := atls.Client(cfg)
 	if err != nil {
 		e.t.Fatal(err)
 	}

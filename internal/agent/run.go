@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/ultravioletrs/cocos/internal/archive"
 	"github.com/ultravioletrs/cocos/internal/runtime"
@@ -55,7 +56,9 @@ func (a *Agent) startIfComplete() {
 
 // run is the computation, from its inputs to the archive for its consumers.
 func (a *Agent) run(ctx context.Context) {
+	began := time.Now()
 	outcome, err := a.execute(ctx)
+	ended := ending{started: began, finished: time.Now(), exitStatus: exitStatus(outcome, err)}
 	if ctx.Err() != nil {
 		return // stopping; whoever stops waits for us
 	}
@@ -79,6 +82,7 @@ func (a *Agent) run(ctx context.Context) {
 	if err == nil {
 		a.result = &res
 	}
+	a.ended = &ended
 	if err := a.fire(t, reason); err != nil {
 		a.cfg.Log.Info("the run ended too late", "why", err.Error())
 	}

@@ -54,6 +54,7 @@ func TestAuthorise(t *testing.T) {
 		upload  = agentv1.AgentService_Upload_FullMethodName
 		result  = agentv1.AgentService_Result_FullMethodName
 		confirm = agentv1.AgentService_ConfirmResult_FullMethodName
+		receipt = agentv1.AgentService_Receipt_FullMethodName
 		events  = agentv1.AgentService_Events_FullMethodName
 		logs    = agentv1.AgentService_Logs_FullMethodName
 	)
@@ -94,6 +95,11 @@ func TestAuthorise(t *testing.T) {
 
 		{"result for a consumer", consumer, manifest.Consumer, result, nil, ""},
 		{"confirmation by a consumer", consumer, manifest.Consumer, confirm, nil, ""},
+		{"receipt for a consumer", consumer, manifest.Consumer, receipt, nil, ""},
+		{"receipt for a provider", data, manifest.DatasetProvider, receipt, nil, rpcerr.RoleNotAllowed},
+		{"receipt for the algorithm's provider", algo, manifest.AlgorithmProvider, receipt, nil, rpcerr.RoleNotAllowed},
+		{"receipt for an approver", approver, manifest.Approver, receipt, nil, rpcerr.RoleNotAllowed},
+		{"receipt for a consumer in its other role", both, manifest.DatasetProvider, receipt, nil, rpcerr.RoleNotAllowed},
 		{"result for a provider", data, manifest.DatasetProvider, result, nil, rpcerr.RoleNotAllowed},
 		{"result for a provider that says consumer", data, manifest.Consumer, result, nil, rpcerr.RoleNotGranted},
 		{"result for the algorithm's provider", algo, manifest.AlgorithmProvider, result, nil, rpcerr.RoleNotAllowed},

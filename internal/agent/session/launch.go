@@ -32,6 +32,10 @@ type Launch struct {
 	Config    vm.AgentConfig
 }
 
+// Private tells whether participants appraise the VM: then the host, which may
+// not know what happens in it, gets enumerated words and no log lines.
+func (l Launch) Private() bool { return l.Manifest.TEE != manifest.TEENone }
+
 var uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
 // parseLaunch takes every field as a hostile host's.

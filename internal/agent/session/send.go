@@ -2,19 +2,34 @@ package session
 
 import (
 	"context"
+	"time"
 
 	guestv1 "github.com/ultravioletrs/cocos/api/guest/v1"
+	"github.com/ultravioletrs/cocos/internal/agent/journal"
 )
+
+// Private is the only line that the host gets of an agent in a VM that
+// participants appraise: what it logs may follow what it computes on.
+// Participants read the lines themselves.
+const Private = "the manifest asks for a TEE: the agent's log lines go to participants only"
 
 // linesAtOnce bounds how long log lines can keep an event waiting.
 const linesAtOnce = 64
 
 // send puts the journal on the stream until ctx ends or the stream breaks:
-// events from the last acknowledged one on, log lines that were not sent yet.
+// events from the last acknowledged one on, and, unless they are private, log
+// lines that were not sent yet.
 func (s *Session) send(ctx context.Context, stream guestv1.GuestService_SessionClient) error {
 	s.mu.Lock()
 	sent, runID := s.acked, s.launch.GetRunId()
+	private := s.parsed.Private()
 	s.mu.Unlock()
+	if private {
+		line := journal.Line{Time: time.Now(), Level: journal.Info, Message: Private}
+		if err := stream.Send(&guestv1.SessionRequest{Message: &guestv1.SessionRequest_Log{Log: line.Proto(runID, 0)}}); err != nil {
+			return err
+		}
+	}
 	for {
 		changed := s.opts.Journal.Changed()
 		for _, e := range s.opts.Journal.EventsAfter(sent) {
@@ -24,7 +39,11 @@ func (s *Session) send(ctx context.Context, stream guestv1.GuestService_SessionC
 			}
 			sent = e.Sequence
 		}
-		lines, dropped := s.opts.Journal.LinesAfter(s.logged, linesAtOnce)
+		var lines []journal.Line
+		var dropped uint64
+		if !private {
+			lines, dropped = s.opts.Journal.LinesAfter(s.logged, linesAtOnce)
+		}
 		for _, l := range lines {
 			m := &guestv1.SessionRequest_Log{Log: l.Proto(runID, dropped)}
 			if err := stream.Send(&guestv1.SessionRequest{Message: m}); err != nil {

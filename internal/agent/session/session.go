@@ -8,7 +8,8 @@
 //
 // Events go out in order, each until the shim says that it is on disk; after a
 // broken stream those without that word go out again. Log lines go out once, and
-// are dropped, oldest first and counted, while nobody listens. The session never
+// are dropped, oldest first and counted, while nobody listens; of a VM that
+// participants appraise none goes out. The session never
 // holds up whoever writes to the journal. One goroutine owns the stream; Close
 // waits for it.
 package session

@@ -115,7 +115,7 @@ func frozen(t testing.TB) manifest.Frozen {
 func launch(t testing.TB) *guestv1.Launch {
 	t.Helper()
 	f := frozen(t)
-	a, err := manifest.Approve(f.Digest, participant())
+	a, err := f.Approve(participant())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -495,6 +495,63 @@ func TestLogsGoOutAndDropsAreCounted(t *testing.T) {
 	open(t, o)
 	if err := <-got; err != nil {
 		t.Error(err)
+	}
+}
+
+// What an agent logs in a VM that participants appraise stays in it: the host
+// gets one line that says so, and the events.
+func TestPrivateLogs(t *testing.T) {
+	private := frozen(t).Manifest
+	private.TEE, private.Approvals = manifest.TEESim, nil
+	f, err := manifest.Freeze(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := launch(t)
+	l.Manifest, l.Approvals = f.Raw, nil
+	type item = *guestv1.SessionRequest
+	got := make(chan item, 16)
+	o := options(newShim(t, func(s stream) error {
+		if err := hello(s, l); err != nil {
+			return err
+		}
+		defer close(got)
+		for {
+			m, err := s.Recv()
+			if err != nil {
+				return nil
+			}
+			got <- m
+			if err := ack(s, m.GetEvent().GetSequence()); err != nil {
+				return err
+			}
+		}
+	}))
+	log := slog.New(o.Journal.Handler(slog.LevelDebug))
+	log.Error("before the launch", "secret", 1)
+	s, _ := open(t, o)
+	for i := range 3 {
+		log.Error("after it", "secret", i)
+		o.Journal.Emit("kind", fmt.Sprint(i), nil)
+	}
+	if err := s.Flush(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	var lines []string
+	events := 0
+	for m := range got {
+		if m.GetEvent() != nil {
+			events++
+		} else {
+			lines = append(lines, m.GetLog().GetMessage())
+		}
+	}
+	if events != 3 || len(lines) != 1 || lines[0] != session.Private {
+		t.Errorf("%d events, lines %q", events, lines)
+	}
+	if all, _ := o.Journal.LinesAfter(0, 16); len(all) != 4 {
+		t.Errorf("participants read %d lines; want 4", len(all))
 	}
 }
 
