@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -15,7 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ultravioletrs/cocos/hal"
+	"golang.org/x/sys/unix"
+
 	"github.com/ultravioletrs/cocos/internal/manager"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/vm"
@@ -29,11 +27,34 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 	note := func(err error) { errs = append(errs, err) }
 	stateDir, imageDir, err := folders(s)
 	note(err)
-	machine := vm.Machine{CPU: s.cpu, VCPUs: s.vcpus, MemoryMiB: s.memoryMiB, ReadySeconds: int((s.bootTimeout + time.Second - 1) / time.Second)}
-	note(findImage(&machine, s, imageDir))
-	note(findQEMU(ctx, &machine, s, log))
+	machine := s.machine
+	machine.Limits = vm.Limits{Ready: wholeSeconds(s.bootTimeout), Stop: wholeSeconds(s.stopGrace)}
+	machine.Net.ROMFile = absolute(machine.Net.ROMFile)
+	qemuVersion, err := findQEMU(ctx, &machine, s, log)
+	note(err)
+	if machine.Accel == vm.AccelTCG {
+		for _, set := range s.emulate {
+			set(&s)
+		}
+		machine.CPU, machine.VCPUs, machine.Memory.MiB = s.machine.CPU, s.machine.VCPUs, s.machine.Memory.MiB
+	}
+	errs = append(errs, s.sized()...)
+	s.teeDefaults(&machine)
+	img, err := findImage(&machine, s, imageDir)
+	note(err)
+	if s.tee.bios == "" {
+		note(findFirmware(&machine, s, ovmf))
+	}
+	if err == nil {
+		note(findTEE(&machine, s, stateDir, img, qemuVersion, log))
+	}
 	machine.Vsock, err = chooseVsock(s, log)
 	note(err)
+	limits := s.limits
+	if s.autoMemory {
+		limits.MaxMemoryMiB, err = hostMemory()
+		note(err)
+	}
 	server := manager.Server{Address: s.serverAddress, Timeout: s.serverTimeout, TLS: func() (*tls.Config, error) { return tlsConfig(s) }}
 	_, err = server.TLS()
 	note(err)
@@ -47,19 +68,53 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 	if err := errors.Join(errs...); err != nil {
 		return manager.Config{}, err
 	}
+	host := manager.Host{
+		Machine: machine, HostData: s.tee.hostData, Limits: limits, Forward: s.forward, GuestPort: s.guestPort,
+		GuestAddress: qemu.DefaultAddress, GuestGateway: qemu.DefaultGateway,
+	}
+	if err := errors.Join(append(machineFaults(host, stateDir), ownAddress(s.forward.Addr))...); err != nil {
+		return manager.Config{}, err
+	}
+	control := absolute(s.controlSocket)
+	if control == "" {
+		control = filepath.Join(stateDir, vm.ControlSocket)
+	}
+	digests, err := digestsOf(machine)
+	if err != nil {
+		return manager.Config{}, err
+	}
 	return manager.Config{
-		InstanceID: instance,
-		Version:    version(),
-		StateDir:   stateDir,
-		Server:     server,
-		Host: manager.Host{
-			Machine: machine, Forward: s.forward, GuestPort: s.guestPort,
-			GuestAddress: qemu.DefaultAddress, GuestGateway: qemu.DefaultGateway,
-		},
-		Shim:  []string{exe, "shim"},
-		Clock: manager.SystemClock{},
-		Log:   log,
+		InstanceID:    instance,
+		Version:       version(),
+		EOSVersion:    s.eosVersion,
+		OVMFVersion:   s.ovmfVersion,
+		StateDir:      stateDir,
+		Server:        server,
+		Host:          host,
+		Shim:          []string{exe, "shim"},
+		ControlSocket: control,
+		ControlGroup:  s.controlGroup,
+		HTTPAddr:      s.httpAddr,
+		QEMUVersion:   qemuVersion.String(),
+		Digests:       digests,
+		Clock:         manager.SystemClock{},
+		Log:           log,
 	}, nil
+}
+
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+// hostReserve is what the host keeps of its memory for itself, in MiB.
+const hostReserve = 512
+
+// hostMemory is what VMs may have together where nothing is set, in MiB.
+func hostMemory() (int, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("asking for the host's memory: %w", err)
+	}
+	mib := int(info.Totalram * uint64(info.Unit) >> 20)
+	return max(mib-hostReserve, 1), nil
 }
 
 // installed is where an installation keeps its files.
@@ -104,74 +159,33 @@ func sourceTree() string {
 	}
 }
 
-// findImage checks the guest image's files against image.json. A kernel or
-// initial RAM disk of one's own is only looked for.
-func findImage(m *vm.Machine, s settings, dir string) error {
-	img, err := hal.Load(dir)
-	if err != nil {
-		return fmt.Errorf("%w, or set MANAGER_IMAGE_DIR to a folder that has one", err)
-	}
-	var errs []error
-	pick := func(name, own string, f hal.File) string {
-		if own == "" {
-			errs = append(errs, f.Check(dir))
-			return filepath.Join(dir, f.Name)
-		}
-		abs, err := filepath.Abs(own)
-		if err == nil {
-			err = readable(abs)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s=%q: %w; correct it, or unset it to use the image's", name, own, err))
-		}
-		return abs
-	}
-	m.Kernel = pick("MANAGER_QEMU_DISK_IMG_KERNEL_FILE", s.kernel, img.Kernel)
-	m.Initrd = pick("MANAGER_QEMU_DISK_IMG_ROOTFS_FILE", s.rootfs, img.Initrd)
-	m.Runtime = pick("", "", img.Python.File)
-	m.CommandLine = hal.CommandLine(img, false)
-	return errors.Join(errs...)
-}
-
-func readable(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return errors.New("not a file")
-	case info.Size() == 0:
-		return errors.New("the file is empty")
-	}
-	return nil
-}
-
-// findQEMU finds the program and the accelerator that really works.
-func findQEMU(ctx context.Context, m *vm.Machine, s settings, log *slog.Logger) error {
+// findQEMU finds the program, its version, and the accelerator that really works.
+func findQEMU(ctx context.Context, m *vm.Machine, s settings, log *slog.Logger) (qemu.Version, error) {
 	version, err := qemu.Probe(ctx, s.qemu)
 	if err != nil {
-		return err
+		return qemu.Version{}, err
 	}
 	bin, err := exec.LookPath(s.qemu)
 	if err != nil {
-		return fmt.Errorf("MANAGER_QEMU_BIN_PATH=%q: %w", s.qemu, err)
+		return version, fmt.Errorf("MANAGER_QEMU_BIN_PATH=%q: %w", s.qemu, err)
 	}
 	if m.QEMU, err = filepath.Abs(bin); err != nil {
-		return fmt.Errorf("MANAGER_QEMU_BIN_PATH=%q: %w", s.qemu, err)
+		return version, fmt.Errorf("MANAGER_QEMU_BIN_PATH=%q: %w", s.qemu, err)
 	}
 	m.Accel = vm.AccelTCG
 	if s.kvm != "false" {
 		usable, reason := qemu.KVMUsable(ctx, m.QEMU)
+		needed := s.tee.kind() != "" && s.tee.kind() != vm.Simulated
 		switch {
 		case usable:
 			m.Accel = vm.AccelKVM
+		case needed && s.printing:
+			m.Accel = vm.AccelKVM
+			log.Warn("this host could not run the VM: KVM can't be used", "reason", reason)
+		case needed:
+			return version, fmt.Errorf(`%s needs KVM, which can't be used: %s; mend that, or unset it`, s.tee.on()[0], reason)
 		case s.kvm == "true":
-			return fmt.Errorf(`MANAGER_QEMU_ENABLE_KVM="true", but KVM can't be used: %s; mend that, or set it to auto to emulate instead`, reason)
+			return version, fmt.Errorf(`MANAGER_QEMU_ENABLE_KVM="true", but KVM can't be used: %s; mend that, or set it to auto to emulate instead`, reason)
 		default:
 			log.Warn("KVM can't be used: VMs are emulated, which is slow", "reason", reason)
 		}
@@ -180,12 +194,13 @@ func findQEMU(ctx context.Context, m *vm.Machine, s settings, log *slog.Logger) 
 		log.Warn(w)
 	}
 	log.Info("QEMU found", "path", m.QEMU, "version", version.String(), "accelerator", m.Accel)
-	return nil
+	return version, nil
 }
 
 // chooseVsock picks the host's side of the VMs' vsock.
 func chooseVsock(s settings, log *slog.Logger) (vm.Vsock, error) {
-	out := vm.Vsock{Way: vm.VsockWay(s.vsock), GuestCID: s.guestCID}
+	out := s.machine.Vsock
+	out.Way = vm.VsockWay(s.vsock)
 	if out.Way == vm.VsockUser {
 		return out, nil
 	}
@@ -200,54 +215,4 @@ func chooseVsock(s settings, log *slog.Logger) (vm.Vsock, error) {
 		log.Debug("using the shim's own vsock device", "reason", err)
 	}
 	return out, nil
-}
-
-// tlsConfig reads the certificates anew, so that renewed ones are used from the
-// next connection on.
-func tlsConfig(s settings) (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS13}
-	if s.serverCAs != "" {
-		pool, err := readCAs(s.serverCAs)
-		if err != nil {
-			return nil, fmt.Errorf("MANAGER_GRPC_SERVER_CA_CERTS=%q: %w", s.serverCAs, err)
-		}
-		cfg.RootCAs = pool
-	}
-	if s.clientCert != "" {
-		pair, err := tls.LoadX509KeyPair(s.clientCert, s.clientKey)
-		if err != nil {
-			return nil, fmt.Errorf("MANAGER_GRPC_CLIENT_CERT=%q with MANAGER_GRPC_CLIENT_KEY=%q: %w; expected a PEM certificate and its PEM private key", s.clientCert, s.clientKey, err)
-		}
-		if now := time.Now(); now.After(pair.Leaf.NotAfter) {
-			return nil, fmt.Errorf("MANAGER_GRPC_CLIENT_CERT=%q expired on %s; renew it", s.clientCert, pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
-}
-
-func readCAs(name string) (*x509.CertPool, error) {
-	b, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("the file does not exist")
-	} else if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	n := 0
-	for rest := b; ; n++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, fmt.Errorf("PEM block %d, %q, is not a certificate; expected only certificates", n+1, block.Type)
-		}
-		pool.AddCert(cert)
-	}
-	if n == 0 {
-		return nil, errors.New("holds no certificate; expected PEM certificates")
-	}
-	return pool, nil
 }

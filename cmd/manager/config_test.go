@@ -7,9 +7,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"os"
@@ -17,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ultravioletrs/cocos/hal"
 	"github.com/ultravioletrs/cocos/hal/verity"
@@ -75,7 +79,13 @@ func TestFindImage(t *testing.T) {
 		"own kernel missing": {func(t *testing.T, dir string, s *settings) { s.kernel = filepath.Join(dir, "none") },
 			"MANAGER_QEMU_DISK_IMG_KERNEL_FILE"},
 		"own rootfs is a folder": {func(t *testing.T, dir string, s *settings) { s.rootfs = dir }, `MANAGER_QEMU_DISK_IMG_ROOTFS_FILE`},
-		"own rootfs empty":       {func(t *testing.T, dir string, s *settings) { s.rootfs = put(t, dir, "r", "") }, "empty"},
+		"own kernel is a pipe": {func(t *testing.T, dir string, s *settings) {
+			s.kernel = filepath.Join(dir, "pipe")
+			if err := unix.Mkfifo(s.kernel, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "is not a file"},
+		"own rootfs empty": {func(t *testing.T, dir string, s *settings) { s.rootfs = put(t, dir, "r", "") }, "empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := testImage(t)
@@ -84,13 +94,13 @@ func TestFindImage(t *testing.T) {
 				m vm.Machine
 			)
 			c.edit(t, dir, &s)
-			err := findImage(&m, s, dir)
+			_, err := findImage(&m, s, dir)
 			if c.says == "" {
-				if err != nil || !strings.Contains(m.CommandLine, "cocos.runtime=") || !filepath.IsAbs(m.Kernel) || m.Runtime != filepath.Join(dir, hal.PythonFile) {
+				if err != nil || !strings.Contains(m.Boot.CommandLine, "cocos.runtime=") || !filepath.IsAbs(m.Boot.Kernel) || m.Runtime != filepath.Join(dir, hal.PythonFile) {
 					t.Errorf("%v, %+v", err, m)
 				}
-				if s.kernel != "" && m.Kernel != s.kernel {
-					t.Errorf("kernel %s", m.Kernel)
+				if s.kernel != "" && m.Boot.Kernel != s.kernel {
+					t.Errorf("kernel %s", m.Boot.Kernel)
 				}
 				return
 			}
@@ -133,9 +143,9 @@ func TestFindQEMU(t *testing.T) {
 				m   vm.Machine
 				log bytes.Buffer
 			)
-			err := findQEMU(t.Context(), &m, c.s, slog.New(slog.NewTextHandler(&log, nil)))
+			version, err := findQEMU(t.Context(), &m, c.s, slog.New(slog.NewTextHandler(&log, nil)))
 			if c.says == "" {
-				if err != nil || m.Accel != vm.AccelTCG || m.QEMU != c.s.qemu || !strings.Contains(log.String(), c.logs) {
+				if err != nil || m.Accel != vm.AccelTCG || m.QEMU != c.s.qemu || !strings.Contains("10.0.2 7.2.13", version.String()) || !strings.Contains(log.String(), c.logs) {
 					t.Errorf("%v, %+v, %s", err, m, &log)
 				}
 				return
@@ -150,12 +160,23 @@ func TestFindQEMU(t *testing.T) {
 func TestTLSConfig(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := pairOf(t, dir, "good", time.Now().Add(time.Hour))
+	newCert, newKey := pairOf(t, dir, "new", time.Now().Add(3*time.Hour))
 	oldCert, oldKey := pairOf(t, dir, "old", time.Now().Add(-time.Minute))
 	empty, text := put(t, dir, "empty", ""), put(t, dir, "text", "certificate")
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		s    settings
 		says string
 	}{
+		"CA is a pipe":      {settings{serverCAs: pipe}, "is not a file"},
+		"CA without end":    {settings{serverCAs: "/dev/zero"}, "is not a file"},
+		"CA is a folder":    {settings{serverCAs: dir}, "is not a file"},
+		"CA is huge":        {settings{serverCAs: put(t, dir, "huge", strings.Repeat("x", maxPEM+1))}, "more than"},
+		"cert is a pipe":    {settings{clientCert: pipe, clientKey: key}, "is not a file"},
+		"key is a pipe":     {settings{clientCert: cert, clientKey: pipe}, "is not a file"},
 		"system":            {settings{}, ""},
 		"all":               {settings{serverCAs: cert, clientCert: cert, clientKey: key}, ""},
 		"CA missing":        {settings{serverCAs: filepath.Join(dir, "none")}, "MANAGER_GRPC_SERVER_CA_CERTS"},
@@ -165,6 +186,7 @@ func TestTLSConfig(t *testing.T) {
 		"cert missing":      {settings{clientCert: filepath.Join(dir, "none"), clientKey: key}, "MANAGER_GRPC_CLIENT_CERT"},
 		"key of another":    {settings{clientCert: cert, clientKey: oldKey}, "MANAGER_GRPC_CLIENT_KEY"},
 		"cert is text":      {settings{clientCert: text, clientKey: key}, "PEM"},
+		"cert of tomorrow":  {settings{clientCert: newCert, clientKey: newKey}, "not valid before"},
 		"cert that expired": {settings{clientCert: oldCert, clientKey: oldKey}, "expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -249,6 +271,9 @@ func TestCommands(t *testing.T) {
 		{args: []string{"version", "now"}, usage: true, says: "no arguments"},
 		{args: []string{"shim"}, usage: true, says: "one folder"},
 		{args: []string{"shim", "a", "b"}, usage: true, says: "one folder"},
+		{args: []string{"env"}, out: "#MANAGER_GRPC_URL=localhost:7001\n"},
+		{args: []string{"check", "please"}, usage: true, says: "--json"},
+		{args: []string{"qemu-args", "now"}, usage: true, says: "no arguments"},
 		{args: []string{"run"}, usage: true, says: `"run"`},
 		{args: []string{"shim", "/no/such/folder"}, says: "/no/such/folder"},
 	} {
@@ -259,6 +284,55 @@ func TestCommands(t *testing.T) {
 		}
 		if c.out == "" && (err == nil || errors.Is(err, errUsage) != c.usage || !strings.Contains(fmt.Sprint(err), c.says)) {
 			t.Errorf("%v: %v", c.args, err)
+		}
+	}
+}
+
+// TestQemuArgs: the command of the VM that a run would get, and nothing is
+// started or made.
+func TestQemuArgs(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "s")
+	environ := []string{"MANAGER_QEMU_BIN_PATH=" + fakeQEMU(t, "10.0.2"), "MANAGER_QEMU_ENABLE_KVM=false", "MANAGER_QEMU_VSOCK=user",
+		"MANAGER_IMAGE_DIR=" + testImage(t), "MANAGER_STATE_DIR=" + state, "MANAGER_QEMU_CPU=EPYC", "MANAGER_QEMU_SMP_COUNT=4", "MANAGER_QEMU_MEMORY_SIZE=4096M"}
+	var out, errOut bytes.Buffer
+	if err := run(t.Context(), []string{"qemu-args"}, environ, &out, &errOut); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"-machine q35 -cpu EPYC -smp 4,maxcpus=64 -m 4096M,slots=5,maxmem=30G", "hostfwd=tcp::7020-:7002", "-nographic -monitor pty\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s\nlacks %q", &out, want)
+		}
+	}
+	if _, err := os.Stat(state); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the state directory: %v", err)
+	}
+	if err := run(t.Context(), []string{"qemu-args"}, append(environ, "MANAGER_QEMU_SMP_MAXCPUS=2"), &out, &errOut); err == nil || !strings.Contains(err.Error(), "MANAGER_QEMU_SMP_MAXCPUS") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestCheckCommand: on a host that lacks QEMU everything else is told, too.
+func TestCheckCommand(t *testing.T) {
+	environ := []string{"MANAGER_QEMU_BIN_PATH=/no/such/qemu", "MANAGER_IMAGE_DIR=" + testImage(t), "MANAGER_STATE_DIR=" + t.TempDir(),
+		"MANAGER_GRPC_URL=127.0.0.1:1", "MANAGER_QEMU_SMP_COUNT=many"}
+	var out, errOut bytes.Buffer
+	if err := run(t.Context(), []string{"check", "--json"}, environ, &out, &errOut); !errors.Is(err, errCheck) {
+		t.Fatalf("%v: %s", err, &out)
+	}
+	var got struct {
+		Verdict  string
+		Findings []struct{ Name, Verdict, Found string }
+	}
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got.Verdict != "fail" {
+		t.Fatalf("%v: %s", err, &out)
+	}
+	verdicts := map[string]string{}
+	for _, f := range got.Findings {
+		verdicts[f.Name] = f.Verdict
+	}
+	for name, want := range map[string]string{"variables": "fail", "qemu": "fail", "server": "fail", "image bzImage": "ok", "disk": "ok"} {
+		if verdicts[name] != want {
+			t.Errorf("%s is %q, not %q", name, verdicts[name], want)
 		}
 	}
 }

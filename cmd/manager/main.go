@@ -12,20 +12,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/ultravioletrs/cocos/internal/manager"
+	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/shim"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
 const usage = `usage:
   cocos-manager            run the Manager; configured by MANAGER_* variables
   cocos-manager shim DIR   own the VM in DIR; the Manager starts this
+  cocos-manager check      tell what this host can do, and what mends the rest;
+                           with --json for programs
+  cocos-manager qemu-args  print the command that would start a VM, and start nothing
+  cocos-manager env        print a cocos-manager.env with every variable's default
   cocos-manager version    print the version
   cocos-manager help       print this text
 
@@ -55,14 +60,22 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	switch command := args[0]; {
 	case command == "shim" && len(args) == 2:
-		return shim.Run(ctx, vm.Dir(args[1]))
+		return ownVM(ctx, vm.Dir(args[1]), environ, stderr)
 	case command == "shim":
 		return fmt.Errorf("%w: shim takes one folder, not %d", errUsage, len(args)-1)
+	case command == "check" && (len(args) == 1 || len(args) == 2 && args[1] == "--json"):
+		return check(ctx, environ, len(args) == 2, stdout)
+	case command == "check":
+		return fmt.Errorf("%w: check takes --json, or nothing", errUsage)
 	case len(args) > 1:
 		return fmt.Errorf("%w: %s takes no arguments", errUsage, command)
 	case command == "version":
 		_, err := fmt.Fprintln(stdout, version())
 		return err
+	case command == "qemu-args":
+		return printCommand(ctx, environ, stdout, stderr)
+	case command == "env":
+		return writeEnvFile(stdout)
 	case command == "help", command == "-h", command == "--help":
 		_, err := io.WriteString(stdout, usage)
 		return err
@@ -76,17 +89,69 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
-		return fmt.Errorf("MANAGER_LOG_LEVEL=%q: %w", s.logLevel, err)
+	log, err := telemetry.NewLogger(stderr, s.logFormat, s.logLevel)
+	if err != nil {
+		return err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	ready, err := takeNotify()
+	if err != nil {
+		return err
+	}
+	cfg, err := configure(ctx, s, log)
+	if ctx.Err() != nil {
+		return nil // stopped while it looked at the host
+	}
+	if err != nil {
+		return err
+	}
+	cfg.Ready = ready
+	stopTracing, err := telemetry.StartTracing(s.traceURL, s.traceRatio,
+		telemetry.Process{Service: "cocos-manager", Version: cfg.Version, Instance: cfg.InstanceID}, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stopTracing(context.WithoutCancel(ctx)) }() // it logs what it could not send
+	var looked func()
+	cfg.Findings, looked = lookAround(ctx, s, log)
+	defer looked()
+	log.Info("the Manager starts", "version", cfg.Version, "instance", cfg.InstanceID, "server", cfg.Server.Address, "state_dir", cfg.StateDir)
+	return manager.Run(ctx, cfg)
+}
+
+// ownVM is a shim's whole life. Its environment is the Manager's.
+func ownVM(ctx context.Context, dir vm.Dir, environ []string, stderr io.Writer) error {
+	s, err := parse(environ)
+	if err != nil {
+		return err
+	}
+	log, err := telemetry.NewLogger(stderr, s.logFormat, s.logLevel)
+	if err != nil {
+		return err
+	}
+	return shim.Run(ctx, shim.Config{Dir: dir, Log: log})
+}
+
+// printCommand prints the command line of the VM that a run would get.
+func printCommand(ctx context.Context, environ []string, stdout, stderr io.Writer) error {
+	s, err := parse(environ)
+	if err != nil {
+		return err
+	}
+	log, err := telemetry.NewLogger(stderr, s.logFormat, "warn")
+	if err != nil {
+		return err
+	}
+	s.printing = true
 	cfg, err := configure(ctx, s, log)
 	if err != nil {
 		return err
 	}
-	log.Info("the Manager starts", "version", cfg.Version, "instance", cfg.InstanceID, "server", cfg.Server.Address, "state_dir", cfg.StateDir)
-	return manager.Run(ctx, cfg)
+	argv, err := manager.SampleCommand(cfg.Host, cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(stdout, qemu.Shell(argv))
+	return err
 }
 
 // version is the module's, or the commit's that this was built from.

@@ -3,11 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,157 +19,148 @@ type variable struct {
 	kind, unit string
 	// fallback is what holds when the variable is unset; "" is nothing.
 	fallback string
-	effect   string
-	set      func(s *settings, value string) error
+	// emulated takes its place where VMs are emulated; "": it does not.
+	emulated string
+	// emptyToo: an empty value is one.
+	emptyToo bool
+	// secret: a value may hold a password, and is never shown.
+	secret bool
+	effect string
+	set    func(s *settings, value string) error
 }
 
+// prefix begins the names that belong to the Manager; a name of another
+// beginning that is in the table is known by itself.
 const prefix = "MANAGER_"
 
 // settings are the values of all variables, before the host is looked at.
 type settings struct {
-	logLevel, instanceID             string
+	logLevel, logFormat              string
+	instanceID, eosVersion           string
 	serverAddress                    string
 	serverTimeout                    time.Duration
 	clientCert, clientKey, serverCAs string
 	stateDir, imageDir               string
-	bootTimeout                      time.Duration
-	qemu, kvm, cpu                   string
-	vcpus, memoryMiB                 int
-	kernel, rootfs                   string
-	forward                          manager.Forward
-	guestPort                        uint16
-	vsock                            string
-	guestCID                         uint32
-}
+	controlSocket, controlGroup      string
+	httpAddr                         string
+	bootTimeout, stopGrace           time.Duration
+	limits                           manager.Limits
+	autoMemory                       bool // limits.MaxMemoryMiB is what the host has
+	traceURL                         string
+	traceRatio                       float64
 
-const yesNo = "auto, true or false"
+	qemu, kvm string
+	// machine is the VMs' hardware, as far as it is set by variables alone.
+	machine        vm.Machine
+	code, vars     vm.Flash
+	disk           vm.Disk
+	kernel, rootfs string
+	forward        manager.Forward
+	guestPort      uint16
+	vsock          string
+	ovmfVersion    string
+	tee            teeSettings
 
-// variables is the table.
-func variables() []variable {
-	return []variable{
-		{"MANAGER_LOG_LEVEL", "debug, info, warn or error", "", "info", "Least level of the lines that are logged.",
-			oneOf(func(s *settings) *string { return &s.logLevel }, manager.LogLevels()...)},
-		{"MANAGER_INSTANCE_ID", "text", "", "", "Name of this Manager for the server and in logs; unset: the host's name.",
-			func(s *settings, v string) error {
-				if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString(v) {
-					return errors.New("letters, digits, '.', '_' and '-', at most 128, beginning with a letter or digit")
-				}
-				s.instanceID = v
-				return nil
-			}},
-		{"MANAGER_GRPC_URL", "HOST:PORT", "", "localhost:7001", "The computations server. The connection is always TLS 1.3.",
-			func(s *settings, v string) error {
-				host, port, err := net.SplitHostPort(v)
-				if n, perr := parsePort(port); err != nil || perr != nil || host == "" || n == 0 || strings.Contains(host, "/") {
-					return errors.New("HOST:PORT without a scheme, such as server.example.org:7001")
-				}
-				s.serverAddress = v
-				return nil
-			}},
-		{"MANAGER_GRPC_TIMEOUT", "duration", "Go duration, 100ms to 10m", "60s", "How long connecting and greeting may take.",
-			duration(func(s *settings) *time.Duration { return &s.serverTimeout }, 100*time.Millisecond, 10*time.Minute)},
-		{"MANAGER_GRPC_CLIENT_CERT", "file", "", "", "PEM certificate that this Manager shows to the server; unset: none.",
-			path(func(s *settings) *string { return &s.clientCert })},
-		{"MANAGER_GRPC_CLIENT_KEY", "file", "", "", "PEM private key of that certificate.",
-			path(func(s *settings) *string { return &s.clientKey })},
-		{"MANAGER_GRPC_SERVER_CA_CERTS", "file", "", "", "PEM certificates of the authorities that the server's certificate must come from; unset: those that this system trusts.",
-			path(func(s *settings) *string { return &s.serverCAs })},
-		{"MANAGER_STATE_DIR", "folder", "", "", "Where running VMs are kept; unset: `cmd/manager/tmp` in the source tree, else `/var/lib/cocos`. It must be short, as unix sockets lie in it: a path that is too long is refused.",
-			path(func(s *settings) *string { return &s.stateDir })},
-		{"MANAGER_IMAGE_DIR", "folder", "", "", "The guest image with its `image.json`; unset: `cmd/manager/img` in the source tree, else `/var/lib/cocos/img`.",
-			path(func(s *settings) *string { return &s.imageDir })},
-		{"MANAGER_BOOT_TIMEOUT", "duration", "Go duration, 1s to 1h", "5m", "How long a VM may take until its agent reports; then it is ended.",
-			duration(func(s *settings) *time.Duration { return &s.bootTimeout }, time.Second, time.Hour)},
-		{"MANAGER_QEMU_BIN_PATH", "program", "", "qemu-system-x86_64", "QEMU: a path, or a name to look for in PATH. 7.2 or later; 10 or later without KVM.",
-			path(func(s *settings) *string { return &s.qemu })},
-		{"MANAGER_QEMU_ENABLE_KVM", yesNo, "", "auto", "`auto`: KVM where a test guest runs under it, else emulation with a warning. `true`: refuse to start without.",
-			oneOf(func(s *settings) *string { return &s.kvm }, "auto", "true", "false")},
-		{"MANAGER_QEMU_CPU", "text", "", "max", "CPU model of the VMs, as QEMU names it.",
-			func(s *settings, v string) error {
-				if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+,=-]*$`).MatchString(v) {
-					return errors.New("a CPU model of QEMU's, such as max or EPYC (see qemu-system-x86_64 -cpu help)")
-				}
-				s.cpu = v
-				return nil
-			}},
-		{"MANAGER_QEMU_SMP_COUNT", "number", "virtual CPUs, 1 to 512", "1", "Virtual CPUs of each VM. Emulated VMs boot fastest with one.",
-			number(func(s *settings) *int { return &s.vcpus }, 1, 512)},
-		{"MANAGER_QEMU_MEMORY_SIZE", "size", "number with M or G, 256M to 16384G", "2048M", "Memory of each VM; inputs and results lie in it, too.",
-			memory},
-		{"MANAGER_QEMU_DISK_IMG_KERNEL_FILE", "file", "", "", "Kernel instead of the image's `bzImage`.",
-			path(func(s *settings) *string { return &s.kernel })},
-		{"MANAGER_QEMU_DISK_IMG_ROOTFS_FILE", "file", "", "", "Initial RAM disk instead of the image's `rootfs.cpio.gz`.",
-			path(func(s *settings) *string { return &s.rootfs })},
-		{"MANAGER_QEMU_HOST_FWD_AGENT", "number", "TCP port, 0 to 65535", "7020", "Host port of an agent, while it is free; 0: only the range.",
-			port(func(s *settings) *uint16 { return &s.forward.Preferred }, 0)},
-		{"MANAGER_QEMU_HOST_FWD_RANGE", "range", "TCP ports, FIRST-LAST", "6100-6200", "Host ports of the agents of further VMs, one each; `none`: no further VMs.",
-			portRange},
-		{"MANAGER_QEMU_HOST_FWD_ADDR", "address", "IPv4", "0.0.0.0", "Address of this host on which agents are reached; 0.0.0.0: every one.",
-			func(s *settings, v string) error {
-				a, err := netip.ParseAddr(v)
-				if err != nil || !a.Is4() {
-					return errors.New("an IPv4 address of this host, such as 127.0.0.1")
-				}
-				s.forward.Addr = a
-				return nil
-			}},
-		{"MANAGER_QEMU_GUEST_FWD_AGENT", "number", "TCP port, 1 to 65535", "7002", "Port of the agent in the VM, unless a run request names another.",
-			port(func(s *settings) *uint16 { return &s.guestPort }, 1)},
-		{"MANAGER_QEMU_VSOCK", "auto, kernel or user", "", "auto", "Host's side of the VMs' vsock: the kernel's `/dev/vhost-vsock`, or the device built into the shim. `auto`: the kernel's where it can be used.",
-			oneOf(func(s *settings) *string { return &s.vsock }, "auto", string(vm.VsockKernel), string(vm.VsockUser))},
-		{"MANAGER_QEMU_VSOCK_GUEST_CID", "number", "context id, 3 to 65534", "3", "First guest CID to use; with the kernel's vsock the first one from there that is free.",
-			func(s *settings, v string) error {
-				n, err := strconv.ParseUint(v, 10, 32)
-				if err != nil || n < 3 || n > 65534 {
-					return errors.New("a whole number from 3 to 65534")
-				}
-				s.guestCID = uint32(n)
-				return nil
-			}},
-	}
+	// emulate sets what is different where VMs are emulated.
+	emulate []func(*settings)
+	// given has the names of the variables that are set.
+	given map[string]bool
+	// printing: a command line is wanted and not a VM, so that what only a VM
+	// needs of the host is worth a warning.
+	printing bool
 }
 
 // parse reads environ, entries of the form NAME=value. It finds every fault:
 // each names the variable, its value and what is accepted.
 func parse(environ []string) (settings, error) {
 	var (
-		s     settings
+		s     = settings{given: map[string]bool{}}
 		errs  []error
 		table = variables()
 		given = map[string]string{}
 	)
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, prefix) {
-			continue
+		known := slices.ContainsFunc(table, func(v variable) bool { return v.name == name })
+		if known || strings.HasPrefix(name, prefix) {
+			given[name] = value
 		}
-		given[name] = value
-		if !slices.ContainsFunc(table, func(v variable) bool { return v.name == name }) {
-			errs = append(errs, fmt.Errorf("%s=%q is not a variable of this version%s", name, value, didYouMean(name, table)))
+		if !known && strings.HasPrefix(name, prefix) {
+			errs = append(errs, fmt.Errorf("%s=%q is not a variable of this version%s", name, withoutPassword(value), didYouMean(name, table)))
 		}
 	}
 	for _, v := range table {
 		value, isGiven := given[v.name]
+		if isGiven {
+			s.given[v.name] = true
+		}
 		switch {
-		case isGiven && value == "":
+		case isGiven && value == "" && !v.emptyToo:
 			errs = append(errs, fmt.Errorf("%s is empty; unset it%s, or use %s", v.name, fallbackText(v), v.accepts()))
 		case isGiven:
-			if err := v.set(&s, value); err != nil {
-				errs = append(errs, fmt.Errorf("%s=%q is not valid; expected %w", v.name, value, err))
+			err := v.set(&s, value)
+			switch {
+			case err != nil && v.secret:
+				errs = append(errs, fmt.Errorf("%s is not valid (its value is not shown, as it may hold a password); expected %w", v.name, err))
+			case err != nil:
+				errs = append(errs, fmt.Errorf("%s=%q is not valid; expected %w", v.name, withoutPassword(value), err))
 			}
 		case v.fallback != "":
+			if v.emulated != "" {
+				s.emulate = append(s.emulate, func(s *settings) { _ = v.set(s, v.emulated) }) // a test sets each
+			}
 			if err := v.set(&s, v.fallback); err != nil {
 				errs = append(errs, fmt.Errorf("%s: default %q: %w", v.name, v.fallback, err))
 			}
 		}
 	}
-	if s.forward.Preferred == 0 && s.forward.First == 0 && len(errs) == 0 {
-		errs = append(errs, errors.New(`MANAGER_QEMU_HOST_FWD_AGENT="0" and MANAGER_QEMU_HOST_FWD_RANGE="none" leave no port for agents; set one of them`))
-	}
 	if (s.clientCert == "") != (s.clientKey == "") {
 		errs = append(errs, errors.New("MANAGER_GRPC_CLIENT_CERT and MANAGER_GRPC_CLIENT_KEY go together; set both, or neither"))
 	}
+	if len(errs) == 0 {
+		errs = s.consistent()
+	}
 	return s, errors.Join(errs...)
+}
+
+// consistent finds what can't go together.
+func (s *settings) consistent() (errs []error) {
+	fault := func(wrong bool, text string) {
+		if wrong {
+			errs = append(errs, errors.New(text))
+		}
+	}
+	fault(s.forward.Preferred == 0 && s.forward.First == 0,
+		`MANAGER_QEMU_HOST_FWD_AGENT="0" and MANAGER_QEMU_HOST_FWD_RANGE="none" leave no port for agents; set one of them`)
+	fault(s.disk.Image != "" && (s.kernel != "" || s.rootfs != ""),
+		"MANAGER_QEMU_DISK_IMG_FILE takes the place of MANAGER_QEMU_DISK_IMG_KERNEL_FILE and MANAGER_QEMU_DISK_IMG_ROOTFS_FILE; unset the one or the others")
+	return append(errs, s.teeFaults()...)
+}
+
+// sized finds, once all defaults are settled, what is larger than its room.
+func (s *settings) sized() (errs []error) {
+	if m := s.machine; m.VCPUs > m.MaxVCPUs {
+		errs = append(errs, fmt.Errorf(`MANAGER_QEMU_SMP_COUNT="%d" is more than MANAGER_QEMU_SMP_MAXCPUS="%d"; lower the one or raise the other`, m.VCPUs, m.MaxVCPUs))
+	}
+	if m := s.machine.Memory; m.Slots > 0 && m.MiB >= m.MaxMiB {
+		errs = append(errs, fmt.Errorf(`MANAGER_QEMU_MEMORY_SIZE="%s" is not less than MANAGER_QEMU_MAX_MEMORY="%s"; lower the one or raise the other, or set MANAGER_QEMU_MEMORY_SLOTS=0`,
+			sizeText(m.MiB), sizeText(m.MaxMiB)))
+	}
+	return errs
+}
+
+// withoutPassword is a value for a log: where it looks like a URL with user and
+// password in it, these are left out.
+func withoutPassword(value string) string {
+	at := strings.LastIndexByte(value, '@')
+	if at < 0 {
+		return value
+	}
+	scheme := ""
+	if i := strings.Index(value[:at], "://"); i >= 0 {
+		scheme = value[:i+len("://")]
+	}
+	return scheme + "..." + value[at:]
 }
 
 func (v variable) accepts() string {
@@ -186,6 +173,9 @@ func (v variable) accepts() string {
 func fallbackText(v variable) string {
 	if v.fallback == "" {
 		return ""
+	}
+	if v.emulated != "" {
+		return " for the default, " + v.fallback + " (" + v.emulated + " where VMs are emulated)"
 	}
 	return " for the default, " + v.fallback
 }
@@ -223,101 +213,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-func oneOf(field func(*settings) *string, values ...string) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		if !slices.Contains(values, v) {
-			return fmt.Errorf("one of %q", values)
-		}
-		*field(s) = v
-		return nil
-	}
-}
-
-func path(field func(*settings) *string) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		if strings.ContainsAny(v, "\x00\n") {
-			return errors.New("a path without line breaks")
-		}
-		*field(s) = v
-		return nil
-	}
-}
-
-func duration(field func(*settings) *time.Duration, least, most time.Duration) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		d, err := time.ParseDuration(v)
-		if err != nil || d < least || d > most {
-			return fmt.Errorf("a duration with its unit from %v to %v, such as 90s", least, most)
-		}
-		*field(s) = d
-		return nil
-	}
-}
-
-func number(field func(*settings) *int, least, most int) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < least || n > most {
-			return fmt.Errorf("a whole number from %d to %d", least, most)
-		}
-		*field(s) = n
-		return nil
-	}
-}
-
-func memory(s *settings, v string) error {
-	const least, most = 256, 16384 << 10
-	wrong := errors.New("a whole number with its unit M or G from 256M to 16384G, such as 2048M")
-	if v == "" {
-		return wrong
-	}
-	n, err := strconv.Atoi(v[:len(v)-1])
-	if err != nil || n > most {
-		return wrong
-	}
-	switch v[len(v)-1] {
-	case 'M':
-	case 'G':
-		n <<= 10
-	default:
-		return wrong
-	}
-	if n < least || n > most {
-		return wrong
-	}
-	s.memoryMiB = n
-	return nil
-}
-
-func parsePort(v string) (uint16, error) {
-	n, err := strconv.ParseUint(v, 10, 16)
-	return uint16(n), err
-}
-
-func port(field func(*settings) *uint16, least uint16) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		n, err := parsePort(v)
-		if err != nil || n < least {
-			return fmt.Errorf("a TCP port from %d to 65535", least)
-		}
-		*field(s) = n
-		return nil
-	}
-}
-
-func portRange(s *settings, v string) error {
-	if v == "none" {
-		s.forward.First, s.forward.Last = 0, 0
-		return nil
-	}
-	first, last, ok := strings.Cut(v, "-")
-	f, err1 := parsePort(first)
-	l, err2 := parsePort(last)
-	if !ok || err1 != nil || err2 != nil || f == 0 || l < f {
-		return errors.New("FIRST-LAST, two TCP ports with the lower one first, such as 6100-6200, or none")
-	}
-	s.forward.First, s.forward.Last = f, l
-	return nil
 }
