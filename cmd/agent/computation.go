@@ -10,12 +10,15 @@ import (
 	"time"
 
 	"github.com/ultravioletrs/cocos/attest"
+	"github.com/ultravioletrs/cocos/attest/tsm"
 	"github.com/ultravioletrs/cocos/internal/agent"
 	"github.com/ultravioletrs/cocos/internal/agent/journal"
 	"github.com/ultravioletrs/cocos/internal/agent/session"
 	"github.com/ultravioletrs/cocos/internal/guest"
 	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 const (
@@ -29,8 +32,13 @@ const (
 // a process.
 type computation struct {
 	dial session.Dialer
-	// attester is nil in a plain VM and in a process.
-	attester attest.Attester
+	// reports is where the host of a VM with the simulated TEE makes them; nil:
+	// there is none.
+	reports session.Dialer
+	// detect finds the machine's TEE, or tsm.ErrNone.
+	detect func() (attest.Attester, error)
+	// checkGuest says whether this machine may run the manifest; nil in a process.
+	checkGuest func(*manifest.Frozen) error
 	// tell writes a line for whoever looks at the console.
 	tell    func(format string, args ...any)
 	log     *slog.Logger
@@ -39,11 +47,17 @@ type computation struct {
 
 	session *session.Session
 	launch  session.Launch
+	// attester is nil where nothing vouches for the machine.
+	attester attest.Attester
+	closeTEE func() error
 }
 
 func newComputation(dial session.Dialer, console io.Writer) *computation {
 	tell := func(format string, args ...any) { guest.Say(console, format, args...) }
-	c := &computation{dial: dial, tell: tell, level: new(slog.LevelVar), journal: journal.New(time.Now)}
+	c := &computation{
+		dial: dial, detect: tsm.Detect, tell: tell, level: new(slog.LevelVar), journal: journal.New(time.Now),
+		closeTEE: func() error { return nil },
+	}
 	c.log = slog.New(c.journal.Handler(c.level))
 	return c
 }
@@ -52,7 +66,16 @@ func newComputation(dial session.Dialer, console io.Writer) *computation {
 func (c *computation) phases() []guest.Phase {
 	return []guest.Phase{
 		{Name: "session", Run: c.open},
-		{Name: "verify launch", Run: func(context.Context) error { return guest.VerifyLaunch(&c.launch.Manifest, c.attester) }},
+		{Name: "attested guest", Run: func(context.Context) error {
+			if c.checkGuest == nil {
+				return nil
+			}
+			return c.checkGuest(&c.launch.Manifest)
+		}},
+		{Name: "TEE", Run: c.findTEE},
+		{Name: "verify launch", Run: func(ctx context.Context) error {
+			return guest.VerifyLaunch(ctx, &c.launch.Manifest, c.attester)
+		}},
 		{Name: "approvals", Run: func(context.Context) error { return guest.CheckApprovals(&c.launch.Manifest, c.launch.Approvals) }},
 	}
 }
@@ -75,11 +98,18 @@ func (c *computation) open(ctx context.Context) (err error) {
 // over, or ctx ends.
 func (c *computation) serve(ctx context.Context, runner *runtime.Runner, dir, address string, tell func(net.Addr)) error {
 	cfg := c.launch.Config
+	// The VM's instance key lives as long as the VM and never leaves it.
+	instance, err := keys.Generate(keys.Ed25519)
+	if err != nil {
+		return err
+	}
 	a, err := agent.New(agent.Config{
 		RunID:     c.launch.RunID,
 		Manifest:  c.launch.Manifest,
 		Approvals: c.launch.Approvals,
 		TLS:       agent.TLSConfig{ServerCert: cfg.ServerCert, ServerKey: cfg.ServerKey, ClientCAs: cfg.ClientCACerts},
+		Attester:  c.attester,
+		Instance:  instance,
 		Storage:   agent.FolderStorage(dir),
 		Runner:    runner,
 		Journal:   c.journal,
@@ -122,12 +152,32 @@ func (c *computation) end(err error) {
 		return
 	}
 	defer c.session.Close()
+	defer c.closeTEE()
 	if err != nil {
-		c.journal.Emit(vm.EventRefused, err.Error(), map[string]string{"reason": err.Error()})
+		message, reason := c.refusal(err)
+		c.journal.Emit(vm.EventRefused, message, map[string]string{"reason": reason})
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), flushDeadline, fmt.Errorf("the host did not take them within %v", flushDeadline))
 	defer cancel()
 	if err := c.session.Flush(ctx); err != nil {
 		c.tell("ending: %v", err)
 	}
+}
+
+// refusal is what the host learns of an error: all of it where it reads the
+// machine's memory anyway, and a word of a fixed list where participants
+// appraise the machine.
+func (c *computation) refusal(err error) (message, reason string) {
+	if !c.launch.Private() {
+		return err.Error(), err.Error()
+	}
+	why := vm.RefusedInternal
+	var refused *vm.Refused
+	switch {
+	case errors.As(err, &refused):
+		why = refused.Why
+	case errors.Is(err, session.ErrProtocol):
+		why = vm.RefusedSession
+	}
+	return why.Text(), string(why)
 }

@@ -20,9 +20,16 @@ import (
 func runGuest(ctx context.Context, console io.Writer) error {
 	m := new(guest.Machine)
 	c := newComputation(func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.SessionPort) }, console)
+	c.reports = func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.ReportPort) }
+	c.checkGuest = m.CheckGuest
 	phases := append(m.Phases(), c.phases()...)
 	phases = append(phases,
-		guest.Phase{Name: "network", Run: func(context.Context) error { return guest.ConfigureNetwork(c.launch.Config) }},
+		guest.Phase{Name: "network", Run: func(context.Context) error {
+			if err := guest.ConfigureNetwork(c.launch.Config); err != nil {
+				return vm.Refuse(vm.RefusedNetwork, "%w", err)
+			}
+			return nil
+		}},
 		guest.Phase{Name: "agent", Run: func(ctx context.Context) error {
 			runner, err := guestRunner(m)
 			if err != nil {

@@ -31,6 +31,7 @@ func TestCommandLine(t *testing.T) {
 		{"no path", []string{"--session", "unix:", "--dir", dir}, "want unix:PATH"},
 		{"no folder", []string{"--session", "unix:x"}, "--dir is missing"},
 		{"no port", []string{"--session", "unix:x", "--dir", dir, "--listen", "127.0.0.1"}, "--listen"},
+		{"no simulated TEE", []string{"--session", "unix:x", "--dir", dir, "--simulated-report", "x"}, "--simulated-report"},
 		{"no such runtime", []string{"--session", "unix:x", "--dir", dir, "--runtime", dir + "/x"}, "--runtime"},
 		{"unknown flag", []string{"--verbose"}, "see cocos-agent --help"},
 		{"argument", []string{"--session", "unix:x", "--dir", dir, "more"}, `unexpected argument "more"`},
@@ -154,7 +155,7 @@ func nextEvent(t *testing.T, f *fakeShim) *eventv1.Event {
 	}
 }
 
-func startAgent(t *testing.T, path string) (ended <-chan error, console *bytes.Buffer) {
+func startAgent(t *testing.T, path string, more ...string) (ended <-chan error, console *bytes.Buffer) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
@@ -162,8 +163,8 @@ func startAgent(t *testing.T, path string) (ended <-chan error, console *bytes.B
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		result <- run(ctx, []string{"cocos-agent", "--session", "unix:" + path,
-			"--dir", filepath.Join(t.TempDir(), "agent"), "--listen", "127.0.0.1:0"}, new(bytes.Buffer), console)
+		args := []string{"cocos-agent", "--session", "unix:" + path, "--dir", filepath.Join(t.TempDir(), "agent"), "--listen", "127.0.0.1:0"}
+		result <- run(ctx, append(args, more...), new(bytes.Buffer), console)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -208,19 +209,20 @@ func TestProcessServesUntilStopped(t *testing.T) {
 func TestProcessRefuses(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*manifest.Manifest)
-		want   string
+		told   string // to the host
+		want   string // in the agent's own error
 	}{
-		"a TEE":              {func(m *manifest.Manifest) { m.TEE = manifest.TEESNP }, "/tee"},
-		"attested TLS":       {func(m *manifest.Manifest) { m.TEE, m.AttestedTLS = manifest.TEESNP, true }, "/tee"},
-		"a missing approval": {func(m *manifest.Manifest) { m.Approvals = m.Consumers }, "/approvals"},
-		"no room":            {func(m *manifest.Manifest) { m.Algorithm.Size = manifest.MaxInputSize }, "room"},
+		"a TEE":              {func(m *manifest.Manifest) { m.TEE = manifest.TEESNP }, "tee", "/tee"},
+		"attested TLS":       {func(m *manifest.Manifest) { m.TEE, m.AttestedTLS = manifest.TEESNP, true }, "tee", "/tee"},
+		"a missing approval": {func(m *manifest.Manifest) { m.Approvals = m.Consumers }, "/approvals", "/approvals"},
+		"no room":            {func(m *manifest.Manifest) { m.Algorithm.Size = manifest.MaxInputSize }, "room", "room"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			shim, path := startShim(t, aLaunch(t, tt.change))
 			ended, _ := startAgent(t, path)
 			e := nextEvent(t, shim)
-			if e.GetKind() != vm.EventRefused || !strings.Contains(e.GetAttributes()["reason"], tt.want) {
-				t.Errorf("first event %v; want a refusal with %q", e, tt.want)
+			if e.GetKind() != vm.EventRefused || !strings.Contains(e.GetAttributes()["reason"], tt.told) {
+				t.Errorf("first event %v; want a refusal with %q", e, tt.told)
 			}
 			if err := wait(t, ended); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("the agent ended with %v; want %q in it", err, tt.want)

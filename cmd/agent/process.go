@@ -22,6 +22,7 @@ nothing protects or attests it from the machine's owner.
 
 usage:
   cocos-agent --session unix:PATH --dir DIR [--listen ADDRESS] [--runtime ROOT]
+              [--simulated-report unix:PATH]
   cocos-agent version
 
 flags:
@@ -33,17 +34,20 @@ type config struct {
 	dir     string
 	listen  string // empty: loopback, on the port that the launch names
 	runtime string
+	// reports is the path of a simulated TEE's socket; empty: none.
+	reports string
 }
 
 func parseFlags(args []string, stdout io.Writer) (config, error) {
 	var c config
-	var session string
+	var session, reports string
 	f := flag.NewFlagSet("cocos-agent", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&session, "session", "", "where the shim listens: unix:`PATH` of a socket")
 	f.StringVar(&c.dir, "dir", "", "a `folder` of the agent's own, empty or to be made")
 	f.StringVar(&c.listen, "listen", "", "`address` for participants (default 127.0.0.1, on the port that the shim names)")
 	f.StringVar(&c.runtime, "runtime", "", "the `root` of a mounted runtime disk, for Python and dynamically linked algorithms")
+	f.StringVar(&reports, "simulated-report", "", "a simulated TEE that signs reports, SIMULATED and worth nothing: unix:`PATH` of its socket, for manifests with /tee \"sim\"")
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		f.SetOutput(stdout)
@@ -65,6 +69,11 @@ func parseFlags(args []string, stdout io.Writer) (config, error) {
 		return c, fmt.Errorf("--session %q: want unix:PATH; %s", session, see)
 	case c.dir == "":
 		return c, fmt.Errorf("--dir is missing; %s", see)
+	}
+	if reports != "" {
+		if c.reports, ok = strings.CutPrefix(reports, "unix:"); !ok || c.reports == "" {
+			return c, fmt.Errorf("--simulated-report %q: want unix:PATH; %s", reports, see)
+		}
 	}
 	if c.listen != "" {
 		if _, _, err := net.SplitHostPort(c.listen); err != nil {
@@ -88,9 +97,13 @@ func runProcess(ctx context.Context, cfg config, stderr io.Writer) error {
 	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
 		return fmt.Errorf("--dir: %w", err)
 	}
-	c := newComputation(func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", cfg.session)
-	}, stderr)
+	unix := func(path string) func(context.Context) (net.Conn, error) {
+		return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) }
+	}
+	c := newComputation(unix(cfg.session), stderr)
+	if cfg.reports != "" {
+		c.reports = unix(cfg.reports)
+	}
 	phases := append(c.phases(), guest.Phase{Name: "agent", Run: func(ctx context.Context) error {
 		address := cfg.listen
 		if address == "" {
