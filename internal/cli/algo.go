@@ -10,11 +10,12 @@ import (
 )
 
 func (a *app) algoCmd() *cobra.Command {
+	var skip bool
 	cmd := &cobra.Command{
 		Use:   "algo FILE",
 		Short: "Bring the algorithm",
-		Long: `Send the algorithm to the agent. With --manifest the file is compared with the
-manifest before a byte is sent. An upload that was cut goes on where it stopped.`,
+		Long: `Send the algorithm to the agent. The file is compared with the manifest before a
+byte is sent. An upload that was cut goes on where it stopped.`,
 		Example: `  cocos-cli algo lin_reg.py --agent 127.0.0.1:7020 --agent-key sha256:… \
     --key alice.pem --manifest manifest.json`,
 		Args: exactly("FILE"),
@@ -33,12 +34,12 @@ manifest before a byte is sent. An upload that was cut goes on where it stopped.
 			if err := id.role(manifest.AlgorithmProvider); err != nil {
 				return err
 			}
-			p, err := a.connect(cmd, id, manifest.AlgorithmProvider)
+			p, err := a.prepare(cmd, id, manifest.AlgorithmProvider)
 			if err != nil {
 				return err
 			}
 			defer p.close()
-			if id.manifest != nil {
+			if !skip {
 				m := &id.manifest.Algorithm
 				if err := a.measure(cmd.Context(), &in, &m.Size); err != nil {
 					return err
@@ -52,5 +53,6 @@ manifest before a byte is sent. An upload that was cut goes on where it stopped.
 		},
 	}
 	a.agentFlags(cmd)
+	skipFlag(cmd, &skip)
 	return cmd
 }

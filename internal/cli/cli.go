@@ -13,8 +13,11 @@
 //     terminal sees it.
 //   - Nothing half-done stands under a final name, and no private key is
 //     overwritten unless that is asked for by name.
-//   - Before a byte of an input leaves, the agent's identity is known (a pinned
-//     key or a CA), and the input is the one that the manifest names.
+//   - Before a byte of an input leaves, the agent's identity is known, in the way
+//     that the manifest asks for: by evidence that this person's policy accepts,
+//     or by a pinned key or a CA. The input is the one that the manifest names.
+//   - What weakens a check comes from this person's own files or is said on the
+//     command line by its name; nothing that a service or a host hands out does.
 //
 // Each command is a file of its own with one constructor on app; app holds all
 // that a command touches outside itself, so that tests can stand in for it.
@@ -54,6 +57,8 @@ type Env struct {
 	Getenv func(string) string
 	// Columns is the width of the terminal that Stderr is; 0: none.
 	Columns func() int
+	// Interactive tells whether a person can be asked; nil: none.
+	Interactive func() bool
 	// Version of the program; empty: what the build recorded.
 	Version string
 }
@@ -67,6 +72,9 @@ func OSEnv(version string) Env {
 		Stderr:  os.Stderr,
 		Getenv:  os.Getenv,
 		Columns: func() int { return width(os.Stderr, os.Getenv("TERM")) },
+		Interactive: func() bool {
+			return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stderr.Fd()))
+		},
 		Version: version,
 	}
 }
@@ -93,10 +101,12 @@ type timing struct {
 
 // app is what the commands of one run share.
 type app struct {
-	env   Env
-	out   *output
-	conn  connectFlags
-	sleep func(context.Context, time.Duration) error
+	env  Env
+	out  *output
+	conn connectFlags
+	// socket is the Manager's, as named by its flag.
+	socket string
+	sleep  func(context.Context, time.Duration) error
 	// started: the command line was understood, and the command began.
 	started bool
 }
@@ -147,7 +157,8 @@ func (a *app) root() *cobra.Command {
 		Use:   "cocos-cli",
 		Short: "Take part in a confidential computation",
 		Long: `Take part in a confidential computation: make keys, compute digests, approve a
-manifest, bring an algorithm or a dataset, and fetch the result.
+manifest, bring an algorithm or a dataset, and fetch the result. The operator of a
+host sees with it what the Manager does.
 
 Results go to standard output; hints, progress and errors to standard error.
 Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
@@ -163,14 +174,22 @@ Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 	group(root,
 		a.keysCmd(),
 		a.checksumCmd(),
+		a.contactsCmd(),
 		a.manifestCmd(),
+		a.attestationCmd(),
+		a.measureCmd(),
+		a.policyCmd(),
+		a.instancesCmd(),
 		a.algoCmd(),
 		a.dataCmd(),
 		a.stateCmd(),
 		a.eventsCmd(),
 		a.logsCmd(),
 		a.resultCmd(),
+		a.receiptCmd(),
+		a.managerCmd(),
 		a.versionCmd(),
+		a.manCmd(root),
 	)
 	root.SetIn(a.env.Stdin)
 	root.SetOut(a.env.Stdout) // which the completion commands remember now

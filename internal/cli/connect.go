@@ -4,19 +4,19 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 
 	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
 	"github.com/ultravioletrs/cocos/atls"
+	"github.com/ultravioletrs/cocos/attest/explain"
 	"github.com/ultravioletrs/cocos/internal/bulk"
 	"github.com/ultravioletrs/cocos/internal/callauth"
-	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -30,12 +30,22 @@ type connectFlags struct {
 	clientCert, clientKey               string
 	key, manifest, manifestDigest       string
 	timeout                             time.Duration
+	// policy and what is beside it are for manifests that ask for attested TLS.
+	policy                    policyFlags
+	newInstance, acceptCached bool
+	// images and firmwares are what the VM should run: a refusal is explained
+	// with them.
+	images, firmwares []string
 }
 
 // agentFlags gives cmd the flags of connectFlags.
 func (a *app) agentFlags(cmd *cobra.Command) {
 	f, c := cmd.Flags(), &a.conn
 	f.StringVar(&c.agent, "agent", "", "the agent's `HOST:PORT` [$AGENT_GRPC_URL]")
+	c.policy.add(cmd)
+	f.StringArrayVar(&c.images, "image", nil, "a built image, a `DIR`, to find out with why evidence is refused (repeatable)")
+	f.StringArrayVar(&c.firmwares, "firmware", nil, "the firmware, a `FILE`, for the same (repeatable)")
+	f.BoolVar(&c.newInstance, "new-instance", false, "deal with another VM of this manifest than before, if there is one")
 	f.StringVar(&c.agentKey, "agent-key", "", "`sha256:HEX` of the agent's TLS key, from the agent.ready event")
 	f.StringVar(&c.agentCA, "agent-ca", "", "`FILE` of the CA that signed the agent's certificate [$AGENT_GRPC_SERVER_CA_CERTS]")
 	f.StringVar(&c.agentName, "agent-name", "", "`NAME` in that certificate, if it is not the host of --agent")
@@ -47,144 +57,58 @@ func (a *app) agentFlags(cmd *cobra.Command) {
 	f.DurationVar(&c.timeout, "timeout", 30*time.Second, "how long to wait for an answer; transfers may last longer [$AGENT_GRPC_TIMEOUT]")
 }
 
-// identity is who calls, and for which computation.
-type identity struct {
-	key    keys.Private
-	digest manifest.Digest
-	// manifest is nil if only the digest is known.
-	manifest *manifest.Frozen
-}
-
-// identity reads --key, --manifest and --manifest-digest.
-func (a *app) identity() (*identity, error) {
-	c := &a.conn
-	if c.key == "" {
-		return nil, usagef("give the private key whose public key the manifest names; cocos-cli keys makes one", "--key is missing")
-	}
-	if c.manifest == "" && c.manifestDigest == "" {
-		return nil, usagef("give the frozen manifest that you approved, or its digest: what you sign is bound to it",
-			"--manifest or --manifest-digest is missing")
-	}
-	var id identity
-	if c.manifestDigest != "" {
-		d, err := manifest.ParseDigest(c.manifestDigest)
-		if err != nil {
-			return nil, usage(fmt.Errorf("--manifest-digest %w", err), "cocos-cli manifest digest FILE prints it")
-		}
-		id.digest = d
-	}
-	if c.manifest != "" {
-		f, err := readManifest(c.manifest)
-		if err != nil {
-			return nil, err
-		}
-		if c.manifestDigest != "" && f.Digest != id.digest {
-			return nil, advise(fmt.Errorf("%s has the digest %s, not that of --manifest-digest, %s", c.manifest, f.Digest, id.digest),
-				"one of the two is not the computation that you approved: don't go on before you know which")
-		}
-		if f.AttestedTLS || f.TEE != manifest.TEENone {
-			return nil, advise(fmt.Errorf("%s asks for attestation (tee %s, attested_tls %t), which this version of cocos-cli can't check", c.manifest, f.TEE, f.AttestedTLS),
-				"nothing was sent; use a version that can")
-		}
-		id.manifest, id.digest = &f, f.Digest
-	}
-	var err error
-	id.key, err = readPrivate(c.key)
-	return &id, err
-}
-
-// readPrivate reads a private key.
-func readPrivate(name string) (keys.Private, error) {
-	b, err := readSmall(name, maxKeyFile)
-	if err != nil {
-		return keys.Private{}, advise(fmt.Errorf("reading the private key: %w", err), "cocos-cli keys makes a key pair")
-	}
-	k, err := keys.ParsePrivatePEM(b)
-	if err != nil {
-		return keys.Private{}, advise(fmt.Errorf("reading the private key %s: %w", name, err), "give a file as cocos-cli keys writes it: PREFIX.pem")
-	}
-	return k, nil
-}
-
-// role checks that the manifest, if it is known, gives the key the role.
-func (id *identity) role(r manifest.Role) error {
-	if id.manifest == nil || id.manifest.HasRole(id.key.Public(), r) {
-		return nil
-	}
-	has := "no role at all"
-	if rs := id.manifest.RolesOf(id.key.Public()); len(rs) > 0 {
-		has = "only " + joined(rs)
-	}
-	return advise(fmt.Errorf("the manifest does not make the key %s %s: it has %s", id.key.Public().Fingerprint(), article(r), has),
-		"give the --key that you registered for this role; cocos-cli manifest check shows the fingerprints")
-}
-
-func article(r manifest.Role) string {
-	if strings.ContainsRune("aeiou", rune(r[0])) {
-		return "an " + string(r)
-	}
-	return "a " + string(r)
-}
-
-func joined(rs []manifest.Role) string {
-	s := make([]string, len(rs))
-	for i, r := range rs {
-		s[i] = string(r)
-	}
-	return strings.Join(s, ", ")
-}
-
-// roleFlag is for commands that every role may give.
-func (a *app) roleFlag(cmd *cobra.Command, role *string) {
-	cmd.Flags().StringVar(role, "role", "", "`ROLE` to speak in (default: the first that the manifest gives your key)")
-	complete(cmd, "role", func() []string {
-		var s []string
-		for _, r := range manifest.Roles() {
-			s = append(s, string(r))
-		}
-		return s
-	})
-}
-
-// anyRole is the role named, or the first that the manifest gives.
-func (id *identity) anyRole(named string) (manifest.Role, error) {
-	if named != "" {
-		for _, r := range manifest.Roles() {
-			if named == string(r) {
-				return r, id.role(r)
-			}
-		}
-		return "", usagef("use one of: "+joined(manifest.Roles()), "--role %q is not known", named)
-	}
-	if id.manifest == nil {
-		return "", usagef("use one of: "+joined(manifest.Roles()), "--role is missing: without --manifest it is not known which one your key has")
-	}
-	rs := id.manifest.RolesOf(id.key.Public())
-	if len(rs) == 0 {
-		return "", advise(fmt.Errorf("the manifest gives the key %s no role", id.key.Public().Fingerprint()),
-			"give the --key that you registered; cocos-cli manifest check shows the fingerprints")
-	}
-	return rs[0], nil
-}
-
 // peer is the agent, and the connection to it.
 type peer struct {
 	agentv1.AgentServiceClient
 	address string
 	timeout time.Duration
 	mutual  bool // this side shows a certificate
+	app     *app
+	// attested: what answers has shown evidence, or nothing is sent.
+	attested bool
+	// fetches: appraising may take longer than the agent waits.
+	fetches bool
+	// known is what refusals are explained with, read when it is needed.
+	known   func() (explain.Inputs, error)
 	causes  *causes
 	options []grpc.DialOption
 	conn    *grpc.ClientConn
 }
 
-// connect prepares a connection; nothing is sent before the first call.
+// connect makes a connection over which calls can go.
 func (a *app) connect(cmd *cobra.Command, id *identity, role manifest.Role) (*peer, error) {
+	p, err := a.prepare(cmd, id, role)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.open(cmd.Context()); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// prepare is connect without the connection itself, which open or the first
+// call makes.
+func (a *app) prepare(cmd *cobra.Command, id *identity, role manifest.Role) (*peer, error) {
 	c, err := a.conn.withEnv(a.env.Getenv, cmd)
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := c.tls()
+	if m := id.manifest; m != nil && m.TEE == manifest.TEESim {
+		a.simulated()
+	} else if m != nil && m.TEE != manifest.TEENone && !m.AttestedTLS {
+		a.out.hint("not attested: %s asks for %s without attested TLS; whoever answers is known by its key alone", c.manifest, m.TEE)
+	}
+	var (
+		tlsConfig atls.ClientConfig
+		known     func() (explain.Inputs, error)
+	)
+	if id.attested() {
+		tlsConfig, known, err = a.appraised(cmd, &c, id)
+	} else {
+		tlsConfig, err = c.pinned(cmd, id)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -192,11 +116,12 @@ func (a *app) connect(cmd *cobra.Command, id *identity, role manifest.Role) (*pe
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{address: c.agent, timeout: c.timeout, mutual: c.clientCert != "", causes: &causes{}}
+	p := &peer{address: c.agent, timeout: c.timeout, mutual: c.clientCert != "", causes: &causes{}, app: a, attested: id.attested(), fetches: c.policy.fetch, known: known}
 	p.options = append(bulk.DialOptions(),
 		grpc.WithTransportCredentials(watched{creds, p.causes}),
 		grpc.WithPerRPCCredentials(callauth.Signer{Key: id.key, Role: role, Digest: id.digest}),
 		grpc.WithContextDialer(p.causes.dial),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: c.timeout}),
 		grpc.WithUserAgent("cocos-cli"),
 	)
 	return p, p.reconnect()
@@ -257,22 +182,30 @@ func (c connectFlags) withEnv(getenv func(string) string, cmd *cobra.Command) (c
 	if host, port, err := net.SplitHostPort(c.agent); err != nil || host == "" || port == "" {
 		return c, usagef("for example --agent 127.0.0.1:7020", "--agent %q is not HOST:PORT", c.agent)
 	}
-	switch {
-	case c.agentKey != "" && c.agentCA != "":
-		return c, usagef("give the one that the run was started with", "--agent-key and --agent-ca exclude each other")
-	case c.agentKey == "" && c.agentCA == "":
-		return c, usagef("the event agent.ready has the key as agent_key: --agent-key sha256:…; a run that brought its own certificate wants --agent-ca",
-			"neither --agent-key nor --agent-ca is given: nothing would say who answers at %s", c.agent)
-	case c.agentName != "" && c.agentCA == "":
-		return c, usagef("leave it out: a pinned key needs no name", "--agent-name is of use with --agent-ca only")
-	case (c.clientCert == "") != (c.clientKey == ""):
-		return c, usagef("give both, or neither", "--client-cert and --client-key belong together")
-	}
 	return c, nil
 }
 
+// pinned is for agents that are known by a key or a CA.
+func (c *connectFlags) pinned(cmd *cobra.Command, id *identity) (cfg atls.ClientConfig, err error) {
+	if err := c.unappraised(cmd, id); err != nil {
+		return cfg, err
+	}
+	switch {
+	case c.agentKey != "" && c.agentCA != "":
+		return cfg, usagef("give the one that the run was started with", "--agent-key and --agent-ca exclude each other")
+	case c.agentKey == "" && c.agentCA == "":
+		return cfg, usagef("the event agent.ready has the key as agent_key: --agent-key sha256:…; a run that brought its own certificate wants --agent-ca",
+			"neither --agent-key nor --agent-ca is given: nothing would say who answers at %s", c.agent)
+	case c.agentName != "" && c.agentCA == "":
+		return cfg, usagef("leave it out: a pinned key needs no name", "--agent-name is of use with --agent-ca only")
+	case (c.clientCert == "") != (c.clientKey == ""):
+		return cfg, usagef("give both, or neither", "--client-cert and --client-key belong together")
+	}
+	return c.tls()
+}
+
 // tls reads the files that the flags name.
-func (c connectFlags) tls() (cfg atls.ClientConfig, err error) {
+func (c *connectFlags) tls() (cfg atls.ClientConfig, err error) {
 	if c.agentKey != "" {
 		if _, err := atls.ParseKey(c.agentKey); err != nil {
 			return cfg, usage(fmt.Errorf("--agent-key: %w", err), "copy agent_key from the event agent.ready")
@@ -312,12 +245,26 @@ func (c connectFlags) tls() (cfg atls.ClientConfig, err error) {
 type causes struct {
 	mu  sync.Mutex
 	err error
+	// attestation of the last connection that was made.
+	attestation *atls.Attestation
 }
 
 func (c *causes) set(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err = err
+}
+
+func (c *causes) met(a *atls.Attestation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.attestation = a
+}
+
+func (c *causes) peer() *atls.Attestation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.attestation
 }
 
 func (c *causes) last() error {
@@ -341,6 +288,9 @@ type watched struct {
 func (w watched) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	w.causes.set(err)
+	if i, ok := info.(atls.Info); ok && err == nil {
+		w.causes.met(i.Attestation)
+	}
 	return conn, info, err
 }
 

@@ -12,17 +12,20 @@ import (
 )
 
 func (a *app) dataCmd() *cobra.Command {
-	var name string
+	var (
+		name string
+		skip bool
+	)
 	cmd := &cobra.Command{
 		Use:   "data PATH",
 		Short: "Bring a dataset",
 		Long: `Send a dataset to the agent: a file, or a folder as its deterministic archive.
-With --manifest it is compared with the manifest before a byte is sent, and its
-name is found there by its digest. An upload that was cut goes on where it stopped.`,
+It is compared with the manifest before a byte is sent, and its name is found there
+by its digest. An upload that was cut goes on where it stopped.`,
 		Example: `  cocos-cli data iris.csv --agent 127.0.0.1:7020 --agent-key sha256:… \
     --key bob.pem --manifest manifest.json
-  cocos-cli data images/ --name images --agent 127.0.0.1:7020 --agent-key sha256:… \
-    --key bob.pem --manifest-digest 4f0c…`,
+  cocos-cli data images/ --agent 127.0.0.1:7020 --policy policy.json \
+    --key bob.pem --manifest manifest.json`,
 		Args: exactly("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in, err := openInput(args[0])
@@ -36,15 +39,15 @@ name is found there by its digest. An upload that was cut goes on where it stopp
 			if err := id.role(manifest.DatasetProvider); err != nil {
 				return err
 			}
-			if id.manifest == nil && name == "" {
-				return usagef("give the name that the manifest gives it, or --manifest to find it by digest", "--name is missing")
+			if skip && name == "" {
+				return usagef("give the name that the manifest gives it: only a digest finds it there", "--name is missing beside --skip-check")
 			}
-			p, err := a.connect(cmd, id, manifest.DatasetProvider)
+			p, err := a.prepare(cmd, id, manifest.DatasetProvider)
 			if err != nil {
 				return err
 			}
 			defer p.close()
-			if id.manifest != nil {
+			if !skip {
 				if name, err = a.datasetName(cmd.Context(), id, &in, name); err != nil {
 					return err
 				}
@@ -54,6 +57,7 @@ name is found there by its digest. An upload that was cut goes on where it stopp
 		},
 	}
 	a.agentFlags(cmd)
+	skipFlag(cmd, &skip)
 	cmd.Flags().StringVar(&name, "name", "", "the dataset's `NAME` in the manifest")
 	complete(cmd, "name", func() []string {
 		f, err := readManifest(a.conn.manifest)
@@ -103,6 +107,11 @@ func (a *app) datasetName(ctx context.Context, id *identity, in *input, named st
 			hint: "nothing was sent. It expects: " + expectations(own(id))}
 	}
 	return "", advise(fmt.Errorf("the manifest has %s as %d datasets: %s", in.path, len(found), names(found)), "send it once for each, with --name")
+}
+
+// skipFlag is for those who know that their file is the right one.
+func skipFlag(cmd *cobra.Command, skip *bool) {
+	cmd.Flags().BoolVar(skip, "skip-check", false, "don't read all of it beforehand to compare it with the manifest; the agent compares it in any case")
 }
 
 // own lists the datasets that the caller's key is to bring.
@@ -161,6 +170,9 @@ func same(in *input, what string, digest manifest.Digest, size int64) error {
 
 // uploadAndSay uploads and prints what a script wants to know.
 func (a *app) uploadAndSay(ctx context.Context, p *peer, in input, ref *agentv1.InputRef) error {
+	if err := p.open(ctx); err != nil {
+		return err
+	}
 	done, err := a.upload(ctx, p, in, ref)
 	if err != nil {
 		return err

@@ -57,6 +57,7 @@ printed twice or left out.`,
 		},
 	}
 	a.agentFlags(cmd)
+	a.cachedFlag(cmd)
 	a.roleFlag(cmd, &role)
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what comes")
 	cmd.Flags().Uint64Var(&after, "after", 0, "begin after this `SEQUENCE` number")

@@ -25,6 +25,10 @@ const (
 	reasonSize              = "SIZE_MISMATCH"
 	reasonDigest            = string(rpcerr.DigestMismatch)
 	reasonNoResult          = string(rpcerr.NoResult)
+	reasonSecondInstance    = "SECOND_INSTANCE"
+	reasonNotAttested       = "NOT_ATTESTED"
+	reasonContact           = "CONTACT_EXISTS"
+	reasonKeyUnconfirmed    = "KEY_UNCONFIRMED"
 )
 
 // explain turns the error of a call into what happened and what to do next.
@@ -80,6 +84,11 @@ func (p *peer) unreachable(doing string, s *status.Status) error {
 		dial      *net.OpError
 		dns       *net.DNSError
 	)
+	if p.attested {
+		if err := p.refused(doing, cause); err != nil {
+			return err
+		}
+	}
 	fail := func(hint, format string, args ...any) error {
 		return &problem{err: fmt.Errorf(doing+": "+format, args...), hint: hint, reason: reasonUnreachable}
 	}
@@ -137,13 +146,16 @@ func (p *peer) temporary(ctx context.Context, err error) bool {
 	if d, ok := rpcerr.DetailOf(err); ok && d.Reason == rpcerr.OffsetMismatch {
 		return true // another call was quicker; it is asked anew how far it is
 	}
+	if p.attested && p.refused("", p.causes.last()) != nil {
+		return false
+	}
 	switch s.Code() {
 	case codes.Aborted:
 		return true
 	case codes.Unavailable, codes.DeadlineExceeded:
 		var dial *net.OpError
 		cause := p.causes.last()
-		return !mentionsCertificate(s.Message()) && (cause == nil || errors.As(cause, &dial) || errors.Is(cause, context.DeadlineExceeded) || isEOF(cause))
+		return !mentionsCertificate(s.Message()) && (cause == nil || errors.As(cause, &dial) || errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, atls.ErrLater) || isEOF(cause))
 	}
 	return false
 }

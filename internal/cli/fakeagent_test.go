@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -35,6 +37,8 @@ type fakeAgent struct {
 	addr string
 	key  string // pin
 	stop func()
+	// creds stand in for those of its own.
+	creds credentials.TransportCredentials
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -56,6 +60,7 @@ type fakeAgent struct {
 	excess     []byte
 	confirmed  []byte
 	confirm    []error
+	receipt    []byte
 
 	// Events and Logs.
 	events    []*eventv1.Event
@@ -79,9 +84,11 @@ func (f *fakeAgent) serve(t *testing.T, opts ...func(*atls.ServerConfig)) {
 	for _, o := range opts {
 		o(&cfg)
 	}
-	creds, err := atls.Server(cfg)
-	if err != nil {
-		t.Fatal(err)
+	creds := f.creds
+	if creds == nil {
+		if creds, err = atls.Server(cfg); err != nil {
+			t.Fatal(err)
+		}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -263,6 +270,14 @@ func (f *fakeAgent) ConfirmResult(ctx context.Context, r *agentv1.ConfirmResultR
 	return &agentv1.ConfirmResultResponse{}, nil
 }
 
+func (f *fakeAgent) Receipt(ctx context.Context, _ *agentv1.ReceiptRequest) (*agentv1.ReceiptResponse, error) {
+	f.called(ctx, "Receipt")
+	if f.receipt == nil {
+		return nil, refusal(codes.FailedPrecondition, "NO_RECEIPT", "", "take the result without")
+	}
+	return &agentv1.ReceiptResponse{Receipt: f.receipt}, nil
+}
+
 func (f *fakeAgent) Events(r *agentv1.EventsRequest, s grpc.ServerStreamingServer[agentv1.EventsResponse]) error {
 	f.called(s.Context(), "Events")
 	f.mu.Lock()
@@ -300,17 +315,19 @@ func (f *fakeAgent) Logs(_ *agentv1.LogsRequest, s grpc.ServerStreamingServer[ag
 
 // user is one run of the CLI, with a key of its own, against a fake agent.
 type user struct {
-	t      *testing.T
-	dir    string
-	key    string // file
-	pub    keys.Public
-	digest manifest.Digest
-	sleeps []time.Duration
+	t   *testing.T
+	dir string
+	key string // file
+	pub keys.Public
+	// manifest is a file, which gives the user every role and two datasets.
+	manifest string
+	digest   manifest.Digest
+	sleeps   []time.Duration
 }
 
 func newUser(t *testing.T) *user {
 	t.Helper()
-	u := &user{t: t, dir: t.TempDir(), digest: manifest.Sum([]byte("a manifest"))}
+	u := &user{t: t, dir: t.TempDir()}
 	priv, err := keys.Generate(keys.Ed25519)
 	if err != nil {
 		t.Fatal(err)
@@ -321,7 +338,29 @@ func newUser(t *testing.T) *user {
 	}
 	u.pub = priv.Public()
 	u.key = u.file("me.pem", pem)
+	u.freeze(func(*manifest.Manifest) {})
 	return u
+}
+
+// freeze makes another manifest the user's.
+func (u *user) freeze(change func(*manifest.Manifest)) manifest.Frozen {
+	u.t.Helper()
+	m := manifest.Manifest{
+		Version: manifest.Version, ID: "test", Name: "A test", Nonce: manifest.Nonce{1}, TEE: manifest.TEENone,
+		Algorithm: manifest.Algorithm{Type: manifest.Binary, SHA256: manifest.Digest{1}, Size: 1, Provider: u.pub},
+		Datasets: []manifest.Dataset{
+			{Name: "d", Provider: u.pub, SHA256: manifest.Digest{2}, Size: 1},
+			{Name: "photos", Provider: u.pub, SHA256: manifest.Digest{3}, Size: 1, UnpackedMax: 1 << 30},
+		},
+		Consumers: []keys.Public{u.pub}, Approvals: []keys.Public{u.pub},
+	}
+	change(&m)
+	f, err := manifest.Freeze(m)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	u.manifest, u.digest = u.file("manifest.json", f.Raw), f.Digest
+	return f
 }
 
 func (u *user) path(name string) string { return filepath.Join(u.dir, name) }
@@ -380,6 +419,11 @@ func (u *user) runEnv(env map[string]string, args ...string) outcome {
 }
 
 func (u *user) start(ctx context.Context, env map[string]string, args ...string) outcome {
+	env = maps.Clone(env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	env["COCOS_HOME"] = u.path("home")
 	var stdout, stderr bytes.Buffer
 	code := run(ctx, Env{
 		Args: args, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
@@ -397,6 +441,9 @@ func (u *user) with(f *fakeAgent, args ...string) outcome {
 }
 
 func (u *user) flags(f *fakeAgent, args ...string) []string {
+	if args[0] == "algo" || args[0] == "data" {
+		args = append(args, "--skip-check") // the agent says what it expects
+	}
 	return append(args, "--agent", f.addr, "--agent-key", f.key, "--key", u.key,
-		"--manifest-digest", u.digest.String(), "--timeout", "20s")
+		"--manifest", u.manifest, "--timeout", "20s")
 }

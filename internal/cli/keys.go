@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -87,18 +86,9 @@ func (a *app) keysShowCmd() *cobra.Command {
 		Example: `  cocos-cli keys show alice.pub.pem`,
 		Args:    exactly("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			b, err := readSmall(args[0], maxKeyFile)
+			pub, err := readPublic(args[0])
 			if err != nil {
-				return fmt.Errorf("reading the key: %w", err)
-			}
-			pub, err := keys.ParsePublicPEM(b)
-			if err != nil && bytes.Contains(b, []byte("PRIVATE KEY")) {
-				var priv keys.Private
-				priv, err = keys.ParsePrivatePEM(b)
-				pub = priv.Public()
-			}
-			if err != nil {
-				return fmt.Errorf("reading %s: %w", args[0], err)
+				return err
 			}
 			return a.out.result(infoOf(pub), "%s\n", pub.Fingerprint())
 		},

@@ -46,6 +46,7 @@ result, never of these.`,
 		},
 	}
 	a.agentFlags(cmd)
+	a.cachedFlag(cmd)
 	a.roleFlag(cmd, &role)
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what comes")
 	return cmd

@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
+
+	"github.com/ultravioletrs/cocos/attest"
 )
 
 // output keeps the rules of the package comment; nothing else in the package
@@ -16,6 +20,8 @@ type output struct {
 	// columns of the terminal that stderr is; 0: none.
 	columns func() int
 	now     func() time.Time
+	// simulated marks every object from then on.
+	simulated atomic.Bool
 }
 
 // result prints what was asked for: value with --json, else the text.
@@ -32,7 +38,23 @@ func (o *output) object(value any) error {
 	if err != nil {
 		return err
 	}
-	return o.write(b)
+	return o.write(o.marked(b))
+}
+
+// marked adds "simulated" to a line of JSON where that is so.
+func (o *output) marked(b []byte) []byte {
+	var members map[string]json.RawMessage
+	if !o.simulated.Load() || json.Unmarshal(b, &members) != nil {
+		return b
+	}
+	if _, said := members["simulated"]; said {
+		return b
+	}
+	sep := ","
+	if len(members) == 0 {
+		sep = ""
+	}
+	return append(bytes.TrimSuffix(b, []byte("}\n")), sep+`"simulated":true}`+"\n"...)
 }
 
 func encode(value any) ([]byte, error) {
@@ -73,13 +95,22 @@ func (o *output) problem(err error) {
 			Reason  string `json:"reason,omitempty"`
 			Field   string `json:"field,omitempty"`
 			Hint    string `json:"hint,omitempty"`
-		}{err.Error(), p.reason, p.field, p.hint}})
+			// Claims of evidence that failed.
+			Claims []attest.Claim `json:"claims,omitempty"`
+			Causes []string       `json:"causes,omitempty"`
+		}{err.Error(), p.reason, p.field, p.hint, p.claims, p.causes}})
 		if encodeErr == nil {
-			o.stderr.Write(b) //nolint:errcheck // nowhere left to say it
+			o.stderr.Write(o.marked(b)) //nolint:errcheck // nowhere left to say it
 		}
 		return
 	}
 	fmt.Fprintf(o.stderr, "cocos-cli: %s\n", clean(err.Error()))
+	for _, c := range p.claims {
+		fmt.Fprintf(o.stderr, "  %s\n    expected  %s\n    found     %s\n", clean(c.Name), clean(c.Expected), clean(c.Found))
+	}
+	for _, c := range p.causes {
+		fmt.Fprintf(o.stderr, "  cause: %s\n", clean(c))
+	}
 	if p.hint != "" {
 		fmt.Fprintf(o.stderr, "  next: %s\n", clean(p.hint))
 	}

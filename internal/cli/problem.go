@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ultravioletrs/cocos/attest"
 )
 
 // problem is an error with what the user can do about it.
@@ -17,6 +19,10 @@ type problem struct {
 	usage bool
 	// reason and field are an agent's ErrorInfo, for scripts.
 	reason, field string
+	// claims of evidence that failed.
+	claims []attest.Claim
+	// causes are the most likely ones.
+	causes []string
 }
 
 func (p *problem) Error() string { return p.err.Error() }
@@ -30,7 +36,7 @@ func advise(err error, format string, args ...any) error {
 	}
 	q := problem{err: err, hint: fmt.Sprintf(format, args...)}
 	if p != nil {
-		q.usage, q.reason, q.field = p.usage, p.reason, p.field
+		q.usage, q.reason, q.field, q.claims, q.causes = p.usage, p.reason, p.field, p.claims, p.causes
 	}
 	return &q
 }

@@ -35,6 +35,10 @@ type fetched struct {
 	Resumed int64           `json:"resumed_from"`
 	// Already: it was there before, complete.
 	Already bool `json:"already_there"`
+	// Receipt is the file of the receipt; empty in a plain VM.
+	Receipt string `json:"receipt,omitempty"`
+	// ReceiptVerified: by the policy, before the result was opened.
+	ReceiptVerified bool `json:"receipt_verified"`
 }
 
 func (a *app) resultCmd() *cobra.Command {
@@ -48,6 +52,10 @@ func (a *app) resultCmd() *cobra.Command {
 		Long: `Fetch the result, verify it, store it, and tell the agent that you have it. It
 is unpacked into a folder: results/ as the algorithm left it, with stdout.txt and
 stderr.txt beside it; or kept as the archive that it came as.
+
+Over attested TLS the run's receipt is fetched first and verified, by the policy, for
+the manifest and this very VM. A result that is not the receipt's is not opened. The
+receipt is kept beside it, as OUT.receipt.json.
 
 A download that was cut goes on where it stopped. Nothing stands under the final
 name before it is complete. If the algorithm failed, what it printed is fetched
@@ -110,6 +118,16 @@ func (a *app) result(ctx context.Context, p *peer, id *identity, t target, wait 
 	if t.folder {
 		done.Kind = "folder"
 	}
+	proof, err := a.resultReceipt(ctx, p, id, s)
+	if err != nil {
+		return err
+	}
+	if proof != nil {
+		done.Receipt, done.ReceiptVerified = t.path+receiptSuffix, proof.verified
+		if err := proof.free(done.Receipt); err != nil {
+			return err
+		}
+	}
 	if done.Already, err = t.holds(s.Result); err != nil {
 		return err
 	}
@@ -119,6 +137,11 @@ func (a *app) result(ctx context.Context, p *peer, id *identity, t target, wait 
 			return err
 		}
 		if err := t.take(part, s.Result); err != nil {
+			return err
+		}
+	}
+	if proof != nil {
+		if err := proof.store(done.Receipt); err != nil {
 			return err
 		}
 	}
@@ -134,6 +157,7 @@ func (a *app) result(ctx context.Context, p *peer, id *identity, t target, wait 
 	if err != nil {
 		return err
 	}
+	proof.tell(a.out, done.Receipt)
 	if s.State == stateFailed {
 		return &problem{reason: s.Reason, err: fmt.Errorf("the computation failed: %s", orUnknown(s.Reason)),
 			hint: "why is in failure.txt in " + t.path + ", with what the algorithm printed in stdout.txt and stderr.txt"}

@@ -55,7 +55,7 @@ func (u *user) leftovers() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		if e.Name() != "me.pem" && e.Name() != "made" {
+		if e.Name() != "me.pem" && e.Name() != "manifest.json" && e.Name() != "made" {
 			names = append(names, e.Name())
 		}
 	}

@@ -43,6 +43,10 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("COCOS_HOME", filepath.Join(e.WorkDir, "home"))
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agent":    cmdAgent,
 			"release":  cmdRelease,
@@ -52,6 +56,12 @@ func TestScripts(t *testing.T) {
 			"noise":    cmdNoise,
 			"flip":     cmdFlip,
 			"mode":     cmdMode,
+			"policy":   cmdPolicy,
+			"bend":     cmdBend,
+			"image":    cmdImage,
+			"firmware": cmdFirmware,
+			"evidence": cmdEvidence,
+			"simroot":  cmdSimRoot,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -59,7 +69,7 @@ func TestScripts(t *testing.T) {
 }
 
 // manifest OUT algo=KEY:FILE data=NAME:KEY:PATH consumer=KEY approver=KEY
-// tee=TEE attested=true writes a frozen manifest; KEY is a prefix of key files.
+// tee=TEE attested=TEE nonce=N writes a frozen manifest; KEY is a prefix of key files.
 func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: manifest OUT PART...")
@@ -99,7 +109,11 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 		case "tee":
 			m.TEE = manifest.TEE(value)
 		case "attested":
-			m.TEE, m.AttestedTLS = manifest.TEESNP, true
+			m.TEE, m.AttestedTLS = manifest.TEE(value), true
+		case "nonce":
+			n, err := strconv.ParseUint(value, 10, 8)
+			ts.Check(err)
+			m.Nonce = manifest.Nonce{byte(n)}
 		default:
 			ts.Fatalf("unknown part %q", part)
 		}
@@ -146,21 +160,37 @@ func (r *runner) Run(ctx context.Context, job runtime.Job) (runtime.Outcome, err
 	return runtime.Outcome{}, os.WriteFile(filepath.Join(job.Dir, "results", "datasets.txt"), []byte(list.String()), 0o644)
 }
 
-// agent MANIFEST starts an agent and sets AGENT_GRPC_URL and AGENT_KEY.
+// agent MANIFEST starts an agent and sets AGENT_GRPC_URL and AGENT_KEY. If the
+// manifest asks for the simulated TEE, it has one: measured=N, image=DIR:VCPUS and
+// host=NAME as of simulation, launched=OTHER for a VM that was launched for another manifest.
 func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: agent MANIFEST")
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: agent MANIFEST [measured=N] [image=DIR:VCPUS] [host=NAME] [launched=OTHER]")
 	}
 	f, err := manifest.Parse([]byte(ts.ReadFile(args[0])))
 	ts.Check(err)
-	dir := ts.MkAbs(".agent")
-	ts.Check(os.Mkdir(dir, 0o700))
+	dir, err := os.MkdirTemp(ts.Getenv("WORK"), ".agent-*")
+	ts.Check(err)
 	j := journal.New(time.Now)
 	r := &runner{make(chan struct{})}
-	a, err := agent.New(agent.Config{
+	cfg := agent.Config{
 		RunID: "9b2a6f7e-52cb-4c1a-8e3c-0c7d0f2a51b4", Manifest: f, Storage: agent.FolderStorage(dir),
 		Runner: r, Journal: j, Log: slog.New(j.Handler(slog.LevelInfo)),
-	})
+	}
+	if f.TEE == manifest.TEESim {
+		launched := f
+		host, measurement := simulation(ts, args[1:], func(what, value string) bool {
+			if what == "launched" {
+				launched, err = manifest.Parse([]byte(ts.ReadFile(value)))
+				ts.Check(err)
+			}
+			return what == "launched"
+		})
+		cfg.Attester = host.Attester(measurement, launched.Digest)
+		cfg.Instance, err = keys.Generate(keys.Ed25519)
+		ts.Check(err)
+	}
+	a, err := agent.New(cfg)
 	ts.Check(err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)

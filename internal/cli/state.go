@@ -66,13 +66,14 @@ func (a *app) stateCmd() *cobra.Command {
 		},
 	}
 	a.agentFlags(cmd)
+	a.cachedFlag(cmd)
 	a.roleFlag(cmd, &role)
 	return cmd
 }
 
 // connectAs is for the commands that every role may give.
 func (a *app) connectAs(cmd *cobra.Command, role string) (*peer, *identity, error) {
-	id, err := a.identity()
+	id, err := a.digestIdentity()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+func (a *app) manifestApproveCmd() *cobra.Command {
+	var keyFile string
+	cmd := &cobra.Command{
+		Use:   "approve FILE --key KEY",
+		Short: "Sign a frozen manifest's digest",
+		Long: `Sign the digest of a frozen manifest, your roles in it and your key with your
+private key, and print the approval as JSON. What you approve is shown, with every
+key's fingerprint.
+
+A key that is neither yours nor in your address book is refused: whoever handed you
+the manifest could have put in keys of its own. cocos-cli contacts add --help says how
+a key gets there.`,
+		Example: `  cocos-cli manifest approve manifest.json --key alice.pem > alice.approval.json`,
+		Args:    exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if keyFile == "" {
+				return usagef(seeHelp(cmd), "--key is missing: the private key to approve with")
+			}
+			f, err := readManifest(args[0])
+			if err != nil {
+				return err
+			}
+			key, err := readPrivate(keyFile)
+			if err != nil {
+				return err
+			}
+			if !f.HasRole(key.Public(), manifest.Approver) {
+				return advise(fmt.Errorf("%s does not ask %s to approve it", args[0], key.Public().Fingerprint()),
+					"give the --key that the manifest lists under /approvals, or ask its creator to list yours")
+			}
+			ps, err := a.parties(&f, key.Public())
+			if err != nil {
+				return err
+			}
+			a.out.hint("%s", strings.TrimSuffix(described(&f, ps), "\n"))
+			if err := unconfirmed(args[0], ps); err != nil {
+				return err
+			}
+			approval, err := f.Approve(key)
+			if err != nil {
+				return err
+			}
+			return a.out.object(approval)
+		},
+	}
+	cmd.Flags().StringVar(&keyFile, "key", "", "private key `FILE` to sign with")
+	return cmd
+}

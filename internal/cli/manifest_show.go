@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+func (a *app) manifestShowCmd() *cobra.Command {
+	var keyFile string
+	cmd := &cobra.Command{
+		Use:   "show FILE",
+		Short: "Say in plain words what a frozen manifest means, and whose keys it names",
+		Long: `Say in plain words what a frozen manifest means: how it is protected, who brings
+what, what leaves the VM and for whom, who must approve. Keys have the names of your
+address book (cocos-cli contacts), or UNKNOWN.`,
+		Example: `  cocos-cli manifest show manifest.json --key alice.pem`,
+		Args:    exactly("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			f, err := readManifest(args[0])
+			if err != nil {
+				return err
+			}
+			var own keys.Public
+			if keyFile != "" {
+				if own, err = readPublic(keyFile); err != nil {
+					return err
+				}
+			}
+			ps, err := a.parties(&f, own)
+			if err != nil {
+				return err
+			}
+			if err := a.out.result(struct {
+				Digest   manifest.Digest `json:"digest"`
+				Parties  []party         `json:"parties"`
+				Manifest json.RawMessage `json:"manifest"`
+			}{f.Digest, ps, f.Raw}, "%s", described(&f, ps)); err != nil {
+				return err
+			}
+			if slices.ContainsFunc(ps, func(p party) bool { return !p.confirmed() }) {
+				a.out.hint("UNKNOWN: nobody in your address book has this key; see cocos-cli contacts add --help")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&keyFile, "key", "", "your own key, a `FILE`; it is shown as \"you\"")
+	return cmd
+}
+
+// described is everything that a manifest says, with names.
+func described(f *manifest.Frozen, ps []party) string {
+	var b strings.Builder
+	b.WriteString(summary(f, func(k keys.Public) string {
+		i := slices.IndexFunc(ps, func(p party) bool { return p.Fingerprint == k.Fingerprint() })
+		return ps[i].who() + ", " + k.Fingerprint()
+	}))
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(&b, "%-12s %s\n", what, clean(fmt.Sprintf(format, args...)))
+	}
+	line("output", "the result, with what the program prints, to consumers alone; to the host, that it ended and how")
+	for _, p := range ps {
+		line("party", "%s: %s", p.who(), joined(p.Roles))
+		line("", "%s", p.Fingerprint)
+	}
+	return b.String()
+}
+
+// protection says what keeps the host out.
+func protection(f *manifest.Frozen) string {
+	var s string
+	switch f.TEE {
+	case manifest.TEENone:
+		return "none: a plain VM, which its host can read"
+	case manifest.TEESim:
+		s = "sim: SIMULATED, which protects nothing"
+	default:
+		s = string(f.TEE)
+	}
+	if f.AttestedTLS {
+		return s + "; attested TLS: nothing is sent to a VM before its report was appraised"
+	}
+	return s + "; no attested TLS: nothing shows who answers beyond what the host says"
+}
+
+// maxSeconds is what a time.Duration holds.
+const maxSeconds = math.MaxInt64 / int64(time.Second)
+
+// packed is text without runs of spaces: with them somebody could fill up a line
+// of the terminal, and begin the next one as one of ours.
+func packed(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// summary tells people what a manifest means, with keys as name shows them.
+func summary(f *manifest.Frozen, name func(keys.Public) string) string {
+	var b strings.Builder
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(&b, "%-12s %s\n", what, clean(fmt.Sprintf(format, args...)))
+	}
+	each := func(what string, ks []keys.Public) {
+		for _, k := range ks {
+			line(what, "%s", name(k))
+		}
+	}
+	line("digest", "%s", f.Digest)
+	line("computation", "%s (%s)", packed(f.Name), f.ID)
+	line("protection", "%s", protection(f))
+	if f.Description != "" {
+		line("", "%s", packed(f.Description))
+	}
+	alg := &f.Algorithm
+	line("algorithm", "%s, %s, sha256 %s", alg.Type, size(alg.Size), alg.SHA256)
+	line("", "by %s", name(alg.Provider))
+	if len(alg.Args) > 0 {
+		line("arguments", "%q", alg.Args)
+	}
+	for _, v := range slices.Sorted(maps.Keys(alg.Env)) {
+		line("variable", "%s=%q", v, alg.Env[v])
+	}
+	for _, l := range []struct {
+		name  string
+		value int64
+		text  string
+	}{
+		{"memory", alg.Limits.MemoryBytes, size(alg.Limits.MemoryBytes)},
+		{"processes", alg.Limits.Processes, fmt.Sprint(alg.Limits.Processes)},
+		{"time", alg.Limits.Seconds, brief(time.Duration(min(alg.Limits.Seconds, maxSeconds)) * time.Second)},
+		{"output", alg.Limits.OutputBytes, size(alg.Limits.OutputBytes)},
+		{"result", f.Outputs.ResultMax, size(f.Outputs.ResultMax)},
+	} {
+		if l.value > 0 {
+			line("limit", "%s: %s", l.name, l.text)
+		}
+	}
+	for _, d := range f.Datasets {
+		kind := "file"
+		if d.UnpackedMax > 0 {
+			kind = "folder of at most " + size(d.UnpackedMax)
+		}
+		line("dataset", "%s, %s, %s, sha256 %s", d.Name, kind, size(d.Size), d.SHA256)
+		line("", "by %s", name(d.Provider))
+	}
+	each("consumer", f.Consumers)
+	each("approver", f.Approvals)
+	return b.String()
+}

@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ultravioletrs/cocos/attest"
+	"github.com/ultravioletrs/cocos/internal/archive"
+	"github.com/ultravioletrs/cocos/receipt"
+)
+
+// reasonReceipt is that of a receipt that does not hold.
+const reasonReceipt = "RECEIPT_REFUSED"
+
+func (a *app) receiptCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "receipt",
+		Short: "Verify and show receipts of computations",
+	}
+	group(cmd, a.receiptVerifyCmd(), a.receiptShowCmd(), a.receiptGetCmd())
+	return cmd
+}
+
+// shownReceipt is what a script learns of a receipt.
+type shownReceipt struct {
+	// Verified: all of it holds, for the manifest and the policy that were given.
+	Verified  bool `json:"verified"`
+	Simulated bool `json:"simulated"`
+	// Result: the result that was given is the receipt's.
+	Result bool `json:"result_checked"`
+	// Statement as it was signed.
+	Statement json.RawMessage `json:"statement"`
+	Appraisal *attest.Result  `json:"appraisal,omitempty"`
+}
+
+func (a *app) receiptVerifyCmd() *cobra.Command {
+	var (
+		p                                    policyFlags
+		manifestFile, result, at, instanceID string
+	)
+	cmd := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Verify a receipt against your manifest and policy, offline",
+		Long: `Verify a receipt: the instance key's signature over its statement, the evidence that
+commits to both, by your policy, and that the statement is about the manifest that you
+approved, with its inputs and approvals. With --result also that a result, unpacked or
+as an archive, is the receipt's. Exit status 0 only if all of it holds.
+
+It works offline and later: what endorses the evidence is enclosed, or given with
+--collateral. --time judges for another time than now.`,
+		Example: `  cocos-cli receipt verify result.receipt.json --policy policy.json \
+    --manifest manifest.json --result result
+  cocos-cli receipt verify result.receipt.json --policy policy.json \
+    --manifest manifest.json --time 2026-11-29T12:00:00Z`,
+		Args: exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if manifestFile == "" {
+				return usagef("give the frozen manifest that you approved: the receipt could be another computation's", "--manifest is missing")
+			}
+			when, err := timeFlag(at)
+			if err != nil {
+				return err
+			}
+			raw, err := readSmall(args[0], receipt.MaxSize)
+			if err != nil {
+				return fmt.Errorf("reading the receipt: %w", err)
+			}
+			f, err := readManifest(manifestFile)
+			if err != nil {
+				return err
+			}
+			v, err := a.verifier(&p)
+			if err != nil {
+				return err
+			}
+			r, err := receipt.Verify(cmd.Context(), raw, receipt.Options{
+				Verifier: v, Launch: attest.LaunchDigestsOf(f.Raw), Manifest: &f, At: when,
+			})
+			if err != nil {
+				return badReceipt(args[0], err)
+			}
+			if got := r.Statement.Predicate.Instance.Fingerprint(); instanceID != "" && instanceID != got {
+				return badReceipt(args[0], &receipt.Refusal{
+					Field: "/predicate/instance", Expected: instanceID, Found: got, Hint: "this is the receipt of another run: another VM made it",
+				})
+			}
+			if result != "" {
+				if err := a.checkResult(cmd.Context(), r, result); err != nil {
+					return badReceipt(args[0], err)
+				}
+			}
+			return a.showReceipt(r, shownReceipt{Verified: true, Result: result != ""})
+		},
+	}
+	p.add(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&manifestFile, "manifest", "", "the frozen manifest that you approved, a `FILE`")
+	flags.StringVar(&result, "result", "", "`PATH` of the result that must be the receipt's: the folder that was unpacked, or the archive")
+	flags.StringVar(&at, "time", "", "judge for this `TIME` (RFC 3339), not for now")
+	flags.StringVar(&instanceID, "instance", "", "`sha256:HEX` of the instance key that must have signed it")
+	return cmd
+}
+
+func (a *app) receiptShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show FILE",
+		Short: "Say in plain words what a receipt states, without verifying it",
+		Long: `Say in plain words what a receipt states. Nothing of it is verified: whoever made the
+file could have written anything. cocos-cli receipt verify verifies it.`,
+		Example: `  cocos-cli receipt show result.receipt.json`,
+		Args:    exactly("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			raw, err := readSmall(args[0], receipt.MaxSize)
+			if err != nil {
+				return fmt.Errorf("reading the receipt: %w", err)
+			}
+			r, err := receipt.Parse(raw)
+			if err != nil {
+				return badReceipt(args[0], err)
+			}
+			return a.showReceipt(r, shownReceipt{})
+		},
+	}
+}
+
+// showReceipt prints r. That it is simulated stands first.
+func (a *app) showReceipt(r *receipt.Receipt, s shownReceipt) error {
+	s.Simulated = r.Statement.Predicate.Simulated
+	s.Statement = r.Payload()
+	text := r.Text()
+	if s.Verified {
+		s.Appraisal = &r.Appraisal
+		text += fmt.Sprintf("%-12s %s\n", "verified", window(r.Appraisal))
+	}
+	if err := a.out.result(s, "%s", text); err != nil {
+		return err
+	}
+	switch {
+	case !s.Verified:
+		a.out.hint("UNVERIFIED: this is what the file says. To verify it: cocos-cli receipt verify FILE --policy FILE --manifest FILE")
+	case !s.Result:
+		a.out.hint("the receipt holds; --result PATH would also compare a result with it")
+	}
+	return nil
+}
+
+// window says when the same receipt holds without more collateral.
+func window(r attest.Result) string {
+	const form = "2006-01-02 15:04 MST"
+	return fmt.Sprintf("for %s; with the same collateral it holds from %s to %s",
+		r.At.UTC().Format(form), r.NotBefore.UTC().Format(form), r.NotAfter.UTC().Format(form))
+}
+
+// checkResult compares a result with what the receipt says of it.
+func (a *app) checkResult(ctx context.Context, r *receipt.Receipt, path string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d, n, err := archive.Sum(path)
+	if err != nil {
+		return fmt.Errorf("reading the result: %w", err)
+	}
+	return matchResult(r, &resultInfo{Size: n, SHA256: d}, path)
+}
+
+// matchResult refuses a result that is not the receipt's.
+func matchResult(r *receipt.Receipt, got *resultInfo, what string) error {
+	want := r.Statement.Predicate.Result
+	refusal := &receipt.Refusal{Field: "/predicate/result", Found: fmt.Sprintf("%s, %d bytes with sha256 %s", what, got.Size, got.SHA256)}
+	switch {
+	case want == nil:
+		refusal.Expected = "no result, as the receipt has none"
+	case want.Size != got.Size || want.SHA256 != got.SHA256:
+		refusal.Expected = fmt.Sprintf("%d bytes with sha256 %s", want.Size, want.SHA256)
+	default:
+		return nil
+	}
+	refusal.Hint = "the result was changed, or is another run's"
+	return refusal
+}
+
+// badReceipt explains why a receipt is not accepted.
+func badReceipt(name string, err error) error {
+	q := &problem{reason: reasonReceipt, err: fmt.Errorf("%s: %w", name, err),
+		hint: "it is no receipt, or it was changed on its way: have it sent again by whoever fetched it"}
+	var (
+		refusal  *receipt.Refusal
+		evidence *attest.Refusal
+	)
+	switch {
+	case errors.As(err, &evidence):
+		q.reason = reasonRefused
+		failed := evidence.Result.Failed()
+		names := make([]string, len(failed))
+		for i := range failed {
+			names[i] = failed[i].Name
+		}
+		if len(names) > 0 {
+			q.field = names[0]
+		}
+		q.claims = failed
+		q.err = fmt.Errorf("%s: your policy refuses the evidence in the receipt: %s", name, strings.Join(names, ", "))
+		q.hint = "each line above has what your policy and manifest expect and what the receipt shows. Where only dates failed, --time with a time at which the evidence was good, or newer --collateral, may help"
+	case errors.As(err, &refusal):
+		q.field, q.hint = refusal.Field, refusal.Hint
+		if q.hint == "" {
+			q.hint = "what the receipt states and what it is held against differ: don't rely on it"
+		}
+	}
+	return q
+}
+
+// timeFlag reads --time; empty is the zero time, which means now.
+func timeFlag(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.IsZero() {
+		return time.Time{}, usagef("such as 2025-06-01T00:00:00Z", "--time %q is not a time of RFC 3339", s)
+	}
+	return t, nil
+}
