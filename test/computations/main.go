@@ -2,7 +2,7 @@
 // Manager that connects for one run, prints everything that comes back, and
 // tells which commands upload to the agent and fetch the result.
 //
-//	go run ./test/computations/main.go <algo-path> <public-key-path> <attested-tls-bool> <data-paths>
+//	go run ./test/computations/main.go [-ttl DURATION] <algo-path> <public-key-path> <attested-tls-bool> <data-paths>
 //
 // docs/sample-server.md lists the variables that configure it.
 package main
@@ -12,11 +12,15 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,17 +36,22 @@ import (
 	"github.com/ultravioletrs/cocos/test/computations/server"
 )
 
-const usage = `usage: computations <algo-path> <public-key-path> <attested-tls-bool> <data-paths>
+const usage = `usage: computations [-ttl DURATION] <algo-path> <public-key-path> <attested-tls-bool> <data-paths>
 
+  -ttl DURATION        how long the VM may live, in whole seconds, such as 90s or
+                       2h; unset: as long as its host allows
   <algo-path>          an ELF program or a Python script
   <public-key-path>    PEM public key of the person who brings algorithm and data
                        and takes the result (cocos-cli keys makes one)
-  <attested-tls-bool>  false; true is refused until attestation exists
+  <attested-tls-bool>  true: participants appraise the VM, whose TEE the variable
+                       TEE names, before they send anything; false: they trust
+                       the host
   <data-paths>         files and folders, with commas between them or as further
                        arguments; none is allowed
 
 variables: HOST (127.0.0.1), PORT (7001), SERVER_CERT, SERVER_KEY, CA_FILE,
-MANIFEST_FILE, EVENTS_FILE, ALGO_TYPE, ALGO_ARGS; see docs/sample-server.md
+MANIFEST_FILE, EVENTS_FILE, ALGO_TYPE, ALGO_ARGS, TEE, DATA_PUBLIC_KEY,
+APPROVAL_FILES; see docs/sample-server.md
 `
 
 // endGrace is how long the VM may take to go when this server is stopped.
@@ -74,6 +83,9 @@ type sample struct {
 	publicKey    string
 	runID        string
 	address      string
+	ttl          time.Duration
+	// approvals are the files in which participants approve.
+	approvals []string
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string) (err error) {
@@ -114,11 +126,11 @@ func run(ctx context.Context, args []string, getenv func(string) string) (err er
 		}
 	}})
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return errors.Join(fmt.Errorf("EVENTS_FILE: %w", err), listener.Close())
 	}
 	fmt.Printf("Manifest digest %s\nManifest        %s\n", s.frozen.Digest, s.manifestFile)
-	fmt.Printf("Listening on    %s (TLS). Start a Manager with\n\n  MANAGER_GRPC_URL=%s %s cocos-manager\n\n", listener.Addr(), reachable(listener.Addr()), hint)
-	srv.Submit(&managerv1.RunRequest{RunId: s.runID, Manifest: s.frozen.Raw})
+	s.howToApprove()
+	fmt.Printf("Listening on    %s (TLS). Start a Manager with\n\n  MANAGER_GRPC_URL=%s %s%s cocos-manager\n\n", listener.Addr(), reachable(listener.Addr()), hint, s.managerTEE())
 
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -126,6 +138,14 @@ func run(ctx context.Context, args []string, getenv func(string) string) (err er
 	group.Go(func() error { return srv.Serve(serving, listener) })
 	group.Go(func() error {
 		defer end()
+		approvals, err := server.AwaitApprovals(ctx, s.frozen, s.approvals)
+		if err != nil {
+			return fmt.Errorf("APPROVAL_FILES: %w", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		srv.Submit(&managerv1.RunRequest{RunId: s.runID, Manifest: s.frozen.Raw, Approvals: approvals, TtlSeconds: uint32(s.ttl / time.Second)})
 		select {
 		case err := <-refused:
 			return err
@@ -140,26 +160,36 @@ func run(ctx context.Context, args []string, getenv func(string) string) (err er
 
 // prepare turns the arguments into a frozen manifest.
 func prepare(args []string, getenv func(string) string) (*sample, error) {
+	flags := flag.NewFlagSet("computations", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // the error says it
+	ttl := flags.Duration("ttl", 0, "")
+	if err := flags.Parse(args); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if *ttl < 0 || *ttl%time.Second != 0 || *ttl/time.Second > math.MaxUint32 {
+		return nil, fmt.Errorf("%w: -ttl is %v; expected whole seconds, 136 years at most, or 0: as long as the host allows", errUsage, *ttl)
+	}
+	args = flags.Args()
 	if len(args) < 3 {
 		return nil, fmt.Errorf("%w: %d arguments given; at least 3 are needed", errUsage, len(args))
 	}
-	switch args[2] {
-	case "false":
-	case "true":
-		return nil, errors.New("<attested-tls-bool> is true: attestation does not exist yet in this version; use false, and know that the host can then read everything in the VM")
-	default:
-		return nil, fmt.Errorf("%w: <attested-tls-bool> is %q; expected true or false", errUsage, args[2])
-	}
-	pem, err := os.ReadFile(args[1])
+	owner, err := publicKey("<public-key-path>", args[1])
 	if err != nil {
-		return nil, fmt.Errorf("<public-key-path>: %w; cocos-cli keys makes a key", err)
+		return nil, err
 	}
-	owner, err := keys.ParsePublicPEM(pem)
-	if err != nil {
-		return nil, fmt.Errorf("<public-key-path> %s: %w", args[1], err)
-	}
-	s := &sample{publicKey: args[1], runID: uuid.NewString()}
+	s := &sample{publicKey: args[1], runID: uuid.NewString(), ttl: *ttl}
 	s.computation = server.Computation{Algorithm: args[0], Type: manifest.AlgorithmType(getenv("ALGO_TYPE")), Owner: owner}
+	if err := s.attested(args[2], getenv); err != nil {
+		return nil, err
+	}
+	if name := getenv("DATA_PUBLIC_KEY"); name != "" {
+		if s.computation.DataOwner, err = publicKey("DATA_PUBLIC_KEY", name); err != nil {
+			return nil, err
+		}
+	}
+	if t := s.computation.Type; t != "" && !slices.Contains(manifest.AlgorithmTypes(), t) {
+		return nil, fmt.Errorf("ALGO_TYPE=%q is no type of algorithm; expected one of %q, or unset it", t, manifest.AlgorithmTypes())
+	}
 	if s.computation.Args, err = algorithmArgs(getenv("ALGO_ARGS")); err != nil {
 		return nil, err
 	}
@@ -170,8 +200,71 @@ func prepare(args []string, getenv func(string) string) (*sample, error) {
 			}
 		}
 	}
-	s.frozen, err = s.computation.Freeze()
-	return s, err
+	if s.frozen, err = s.computation.Freeze(); err != nil {
+		return nil, err
+	}
+	if got, want := len(s.approvals), len(s.frozen.Approvals); got != want {
+		return nil, fmt.Errorf("APPROVAL_FILES names %d files; %d participants have to approve this manifest, each with what cocos-cli manifest approve prints in a file of its own", got, want)
+	}
+	return s, nil
+}
+
+// publicKey reads what is called by what.
+func publicKey(what, name string) (keys.Public, error) {
+	pem, err := os.ReadFile(name)
+	if err != nil {
+		return keys.Public{}, fmt.Errorf("%s: %w; cocos-cli keys makes a key", what, err)
+	}
+	k, err := keys.ParsePublicPEM(pem)
+	if err != nil {
+		return keys.Public{}, fmt.Errorf("%s %s: %w", what, name, err)
+	}
+	return k, nil
+}
+
+// attested takes <attested-tls-bool> and what goes with it.
+func (s *sample) attested(arg string, getenv func(string) string) error {
+	tee, files := manifest.TEE(getenv("TEE")), getenv("APPROVAL_FILES")
+	switch arg {
+	case "false":
+		for name, value := range map[string]string{"TEE": string(tee), "APPROVAL_FILES": files} {
+			if value != "" {
+				return fmt.Errorf("%s=%q is of use where <attested-tls-bool> is true; unset it, or say true", name, value)
+			}
+		}
+		return nil
+	case "true":
+	default:
+		return fmt.Errorf("%w: <attested-tls-bool> is %q; expected true or false", errUsage, arg)
+	}
+	tees := slices.DeleteFunc(manifest.TEEs(), func(t manifest.TEE) bool { return t == manifest.TEENone })
+	if !slices.Contains(tees, tee) {
+		return fmt.Errorf("TEE=%q: <attested-tls-bool> is true, and the manifest names the TEE that has to vouch for the VM; set it to one of %q (cocos-manager check says what a host has; sim protects nothing)", tee, tees)
+	}
+	s.computation.Attested = tee
+	s.approvals = slices.DeleteFunc(strings.Split(files, ","), func(f string) bool { return f == "" })
+	return nil
+}
+
+// managerTEE is what a Manager must be told for a TEE that every host has.
+func (s *sample) managerTEE() string {
+	if s.frozen.TEE == manifest.TEESim {
+		return " MANAGER_QEMU_ENABLE_SIM=true"
+	}
+	return ""
+}
+
+// howToApprove tells who still has to, and how.
+func (s *sample) howToApprove() {
+	for i, name := range s.approvals {
+		if i == 0 {
+			fmt.Print("Waiting for the approvals of all participants:\n\n")
+		}
+		fmt.Printf("  cocos-cli manifest approve %s --key YOUR-KEY.pem > %s\n", quote(s.manifestFile), quote(name))
+	}
+	if len(s.approvals) > 0 {
+		fmt.Println()
+	}
 }
 
 // algorithmArgs takes words with spaces between them, or a JSON list where
@@ -248,8 +341,12 @@ func (s *sample) commands(pin string) {
 	if _, err := os.Stat(private); err != nil || private == s.publicKey {
 		private = "YOUR-PRIVATE-KEY.pem"
 	}
-	connect := fmt.Sprintf("--agent %s --agent-key %s --key %s --manifest %s",
-		quote(s.address), quote(pin), quote(private), quote(s.manifestFile))
+	trust := "--agent-key " + quote(pin)
+	if s.frozen.AttestedTLS {
+		trust = "--policy YOUR-POLICY.json"
+	}
+	connect := fmt.Sprintf("--agent %s %s --key %s --manifest %s",
+		quote(s.address), trust, quote(private), quote(s.manifestFile))
 	fmt.Printf("\nThe agent is ready. Upload with\n\n  cocos-cli algo %s %s\n", quote(s.computation.Algorithm), connect)
 	for _, d := range s.computation.Data {
 		fmt.Printf("  cocos-cli data %s %s\n", quote(d), connect)

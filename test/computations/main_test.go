@@ -24,7 +24,7 @@ func inputs(t *testing.T) (dir string, args []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"algo.py": "print()", "owner.pub.pem": string(key.Public().PEM()), "data.csv": "a,b", "more.csv": "c,d"} {
+	for name, text := range map[string]string{"algo.py": "print()\n", "owner.pub.pem": string(key.Public().PEM()), "data.csv": "a,b", "more.csv": "c,d"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -45,20 +45,30 @@ func TestRefusals(t *testing.T) {
 		usage bool
 		says  string
 	}{
-		"no arguments":       {nil, nil, true, "at least 3"},
-		"attested":           {edit(2, "true"), nil, false, "attestation does not exist yet"},
-		"perhaps attested":   {edit(2, "yes"), nil, true, `"yes"`},
-		"no key":             {edit(1, filepath.Join(dir, "none")), nil, false, "cocos-cli keys"},
-		"key is a script":    {edit(1, good[0]), nil, false, "<public-key-path>"},
-		"no data":            {append(slices.Clone(good), filepath.Join(dir, "none")), nil, false, "none"},
-		"PORT":               {good, map[string]string{"PORT": "http"}, false, `PORT="http"`},
-		"HOST":               {good, map[string]string{"HOST": "192.0.2.1", "PORT": "0"}, false, "HOST"},
-		"certificate alone":  {good, map[string]string{"SERVER_CERT": good[1]}, false, "SERVER_KEY"},
-		"certificate and CA": {good, map[string]string{"SERVER_CERT": good[1], "SERVER_KEY": good[1], "CA_FILE": "x"}, false, "CA_FILE"},
-		"ALGO_ARGS":          {good, map[string]string{"ALGO_ARGS": `["a", 1]`}, false, "ALGO_ARGS"},
-		"ALGO_TYPE":          {good, map[string]string{"ALGO_TYPE": "fortran"}, false, "fortran"},
-		"MANIFEST_FILE":      {good, map[string]string{"MANIFEST_FILE": filepath.Join(dir, "none", "m")}, false, "MANIFEST_FILE"},
-		"EVENTS_FILE":        {good, map[string]string{"EVENTS_FILE": good[0], "PORT": "0"}, false, "algo.py:1"},
+		"no arguments":        {nil, nil, true, "at least 3"},
+		"-ttl no duration":    {append([]string{"-ttl", "soon"}, good...), nil, true, "soon"},
+		"-ttl not whole":      {append([]string{"-ttl", "1500ms"}, good...), nil, true, "whole seconds"},
+		"-ttl negative":       {append([]string{"-ttl", "-1s"}, good...), nil, true, "whole seconds"},
+		"unknown option":      {append([]string{"-life", "1s"}, good...), nil, true, "-life"},
+		"attested by nothing": {edit(2, "true"), nil, false, `TEE=""`},
+		"attested by none":    {edit(2, "true"), map[string]string{"TEE": "none"}, false, `TEE="none"`},
+		"TEE, not attested":   {good, map[string]string{"TEE": "sim"}, false, `TEE="sim" is of use`},
+		"nobody approves":     {edit(2, "true"), map[string]string{"TEE": "sim"}, false, "APPROVAL_FILES names 0 files; 1 participants"},
+		"no approval":         {edit(2, "true"), map[string]string{"TEE": "sim", "APPROVAL_FILES": good[0], "PORT": "0"}, false, "APPROVAL_FILES: " + good[0]},
+		"no other's key":      {good, map[string]string{"DATA_PUBLIC_KEY": good[0]}, false, "DATA_PUBLIC_KEY"},
+		"perhaps attested":    {edit(2, "yes"), nil, true, `"yes"`},
+		"no key":              {edit(1, filepath.Join(dir, "none")), nil, false, "cocos-cli keys"},
+		"key is a script":     {edit(1, good[0]), nil, false, "<public-key-path>"},
+		"no data":             {append(slices.Clone(good), filepath.Join(dir, "none")), nil, false, "none"},
+		"data without end":    {append(slices.Clone(good), "/dev/zero"), nil, false, "/dev/zero is neither a file nor a folder"},
+		"PORT":                {good, map[string]string{"PORT": "http"}, false, `PORT="http"`},
+		"HOST":                {good, map[string]string{"HOST": "192.0.2.1", "PORT": "0"}, false, "HOST"},
+		"certificate alone":   {good, map[string]string{"SERVER_CERT": good[1]}, false, "SERVER_KEY"},
+		"certificate and CA":  {good, map[string]string{"SERVER_CERT": good[1], "SERVER_KEY": good[1], "CA_FILE": "x"}, false, "CA_FILE"},
+		"ALGO_ARGS":           {good, map[string]string{"ALGO_ARGS": `["a", 1]`}, false, "ALGO_ARGS"},
+		"ALGO_TYPE":           {good, map[string]string{"ALGO_TYPE": "fortran"}, false, `ALGO_TYPE="fortran"`},
+		"MANIFEST_FILE":       {good, map[string]string{"MANIFEST_FILE": filepath.Join(dir, "none", "m")}, false, "MANIFEST_FILE"},
+		"EVENTS_FILE":         {good, map[string]string{"EVENTS_FILE": good[0], "PORT": "0"}, false, "EVENTS_FILE: " + good[0] + ":1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tmp := t.TempDir()
@@ -146,5 +156,42 @@ func TestAsDocumented(t *testing.T) {
 	}
 	if !json.Valid(raw) {
 		t.Error("the manifest is no JSON")
+	}
+}
+
+// TestAttested: with attested TLS everybody approves, and data can be another's.
+func TestAttested(t *testing.T) {
+	dir, args := inputs(t)
+	args[2] = "true"
+	args = append(args, filepath.Join(dir, "data.csv"))
+	bob, err := keys.Generate(keys.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "bob.pub.pem")
+	if err := os.WriteFile(name, bob.Public().PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"TEE": "sim", "APPROVAL_FILES": "a.json,b.json", "DATA_PUBLIC_KEY": name}
+	s, err := prepare(args, func(name string) string { return env[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := s.frozen
+	if m.TEE != manifest.TEESim || !m.AttestedTLS || len(m.Approvals) != 2 || !m.Datasets[0].Provider.Equal(bob.Public()) || m.Algorithm.Provider.Equal(bob.Public()) {
+		t.Errorf("%+v", m.Manifest)
+	}
+}
+
+func TestTimeToLive(t *testing.T) {
+	_, good := inputs(t)
+	for text, want := range map[string]time.Duration{"0": 0, "90s": 90 * time.Second, "2h": 2 * time.Hour} {
+		s, err := prepare(append([]string{"-ttl", text}, good...), func(string) string { return "" })
+		if err != nil || s.ttl != want {
+			t.Errorf("-ttl %s: %v", text, err)
+		}
+	}
+	if s, err := prepare(good, func(string) string { return "" }); err != nil || s.ttl != 0 {
+		t.Errorf("without -ttl: %v", err)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
-// Computation is what one person wants to compute alone: algorithm, data and
-// result all belong to one key.
+// Computation is what one person wants to compute alone, with algorithm, data and
+// result belonging to one key; or with the data of another.
 type Computation struct {
 	// Algorithm is a file; its type is found in it unless Type says.
 	Algorithm string
@@ -27,6 +27,11 @@ type Computation struct {
 	// Data are files and folders; a dataset is named as its file.
 	Data  []string
 	Owner keys.Public
+	// DataOwner brings the data; zero: Owner.
+	DataOwner keys.Public
+	// Attested is the TEE that has to vouch for the VM, over attested TLS, and
+	// everybody then has to approve the manifest; empty: none.
+	Attested manifest.TEE
 }
 
 // Freeze reads the files and makes the manifest, with a new nonce each time.
@@ -47,13 +52,27 @@ func (c Computation) Freeze() (manifest.Frozen, error) {
 	}
 	m.ID = "sample-" + hex.EncodeToString(m.Nonce[:4])
 	for _, path := range c.Data {
-		d, err := dataset(path, c.Owner)
+		d, err := dataset(path, c.dataOwner())
 		if err != nil {
 			return manifest.Frozen{}, fmt.Errorf("dataset: %w", err)
 		}
 		m.Datasets = append(m.Datasets, d)
 	}
+	if c.Attested != "" {
+		m.TEE, m.AttestedTLS = c.Attested, true
+		m.Approvals = []keys.Public{c.Owner}
+		if !c.dataOwner().Equal(c.Owner) && len(c.Data) > 0 {
+			m.Approvals = append(m.Approvals, c.DataOwner)
+		}
+	}
 	return manifest.Freeze(m)
+}
+
+func (c Computation) dataOwner() keys.Public {
+	if c.DataOwner.IsZero() {
+		return c.Owner
+	}
+	return c.DataOwner
 }
 
 func (c Computation) algorithm() (manifest.Algorithm, error) {
@@ -104,6 +123,13 @@ func algorithmType(name string) (manifest.AlgorithmType, error) {
 }
 
 func dataset(path string, owner keys.Public) (manifest.Dataset, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return manifest.Dataset{}, err
+	}
+	if !info.Mode().IsRegular() && !info.IsDir() { // a device may have no end
+		return manifest.Dataset{}, fmt.Errorf("%s is neither a file nor a folder", path)
+	}
 	digest, size, err := archive.Sum(path)
 	if err != nil {
 		return manifest.Dataset{}, err
