@@ -159,6 +159,7 @@ func Start(t testing.TB, opts ...Option) *Host {
 		"MANAGER_GRPC_SERVER_CA_CERTS=" + filepath.Join(dir, "ca.pem"),
 		"MANAGER_STATE_DIR=" + h.StateDir,
 		"MANAGER_LOG_LEVEL=debug",
+		"MANAGER_HTTP_ADDR=none",
 		"MANAGER_QEMU_HOST_FWD_ADDR=127.0.0.1",
 		fmt.Sprintf("MANAGER_QEMU_HOST_FWD_AGENT=%d", port),
 		fmt.Sprintf("MANAGER_QEMU_HOST_FWD_RANGE=%d-%d", port, port+19),
@@ -272,6 +273,18 @@ func (h *Host) KillManager() {
 	h.manager = nil
 }
 
+// ManagerEnds waits until the Manager has ended by itself, as one that refuses
+// its configuration does.
+func (h *Host) ManagerEnds() {
+	h.t.Helper()
+	select {
+	case <-h.manager.ended:
+		h.manager = nil
+	case <-time.After(EndLimit):
+		h.t.Fatalf("the Manager runs on:\n%s", h.ManagerLog())
+	}
+}
+
 // ManagerLog returns what the Manager has logged.
 func (h *Host) ManagerLog() string {
 	b, err := os.ReadFile(filepath.Join(h.dir, "manager.log"))
@@ -332,10 +345,14 @@ func (h *Host) sweep() {
 }
 
 // CLI runs cocos-cli to its end.
-func (h *Host) CLI(args ...string) (stdout, stderr string, err error) {
+func (h *Host) CLI(args ...string) (stdout, stderr string, err error) { return h.cli(nil, args...) }
+
+func (h *Host) cli(env []string, args ...string) (stdout, stderr string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), RunLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(h.bin, "cocos-cli"), args...)
+	cmd.Env = append(os.Environ(), "COCOS_MANAGER_SOCKET="+filepath.Join(h.StateDir, vm.ControlSocket))
+	cmd.Env = append(cmd.Env, env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()

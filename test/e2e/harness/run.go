@@ -72,6 +72,19 @@ func (h *Host) Submit(c server.Computation, change func(*manifest.Manifest)) *Ru
 	return r
 }
 
+// SubmitApproved asks for a run of a manifest that parties have approved.
+func (h *Host) SubmitApproved(m manifest.Frozen, approvals ...manifest.Approval) *Run {
+	h.t.Helper()
+	r := &Run{ID: uuid.NewString(), Manifest: m, h: h}
+	request := &managerv1.RunRequest{RunId: r.ID, Manifest: m.Raw}
+	for _, a := range approvals {
+		request.Approvals = append(request.Approvals, &managerv1.Approval{PublicKey: a.PublicKey.SPKI(), Signature: a.Signature})
+	}
+	h.Server.Submit(request)
+	h.runs = append(h.runs, r)
+	return r
+}
+
 // Dir is the VM's folder.
 func (r *Run) Dir() vm.Dir { return vm.DirOf(r.h.StateDir, r.ID) }
 

@@ -67,30 +67,15 @@ func TestShimKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(parent(t, qemu), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(harness.Parent(t, qemu), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	r.Event(vm.EventLost, harness.EndLimit)
 	r.Gone()
 	// The kernel takes a moment to end a process with so much memory.
-	for deadline := time.Now().Add(harness.EndLimit); syscall.Kill(qemu, 0) == nil; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.EndLimit); harness.Alive(qemu); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("QEMU outlived its shim")
 		}
 	}
-}
-
-// parent reads a process's parent, field 4 of proc_pid_stat(5).
-func parent(t *testing.T, pid int) int {
-	t.Helper()
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	ppid, err := strconv.Atoi(strings.Fields(rest)[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ppid
 }
