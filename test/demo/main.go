@@ -1,7 +1,10 @@
-// Command demo runs one computation from end to end with nothing but what a
-// user has: the binaries in build/, the guest image, the sample computations
-// server and the iris example. It prints each command that it runs, and stops
-// everything that it started.
+// Command demo runs one computation of two people from end to end with nothing
+// but what users have: the binaries in build/, the guest image, the sample
+// computations server and the iris example. It prints each command that it runs,
+// and stops everything that it started.
+//
+// The VM has the simulated TEE, which every host has. What the two people do is
+// what they would do with a real one.
 //
 // It is started by `make demo`, from the root of the source tree.
 package main
@@ -41,6 +44,12 @@ const (
 	irisFile  = "usr/lib/python3/dist-packages/sklearn/datasets/data/iris.csv"
 )
 
+// simulated is what the demo's end says.
+const simulated = `SIMULATED: the TEE of this demo protects nothing from the machine that it ran on.
+With SEV-SNP or TDX the same steps protect: docs/manager.md says what a host needs,
+docs/threat-model.md what that is worth.
+`
+
 func run(ctx context.Context) (err error) {
 	began := time.Now()
 	for _, f := range []string{manager, cli, algorithm} {
@@ -72,12 +81,14 @@ func run(ctx context.Context) (err error) {
 		run   func() error
 	}{
 		{"Take the iris data out of Debian's scikit-learn package", d.data},
-		{"Make a key pair for the owner of algorithm and data", d.keys},
-		{"Start the sample computations server", d.server},
+		{"Alice brings the algorithm, Bob the data: each makes a key, and notes the other's", d.keys},
+		{"Start the sample computations server; it makes the manifest", d.server},
+		{"Alice and Bob look at the manifest, and approve it", d.approve},
 		{"Start the Manager; it boots a VM whose first process is the Agent", d.boot},
-		{"Upload the algorithm and the data; each is compared with the manifest", d.upload},
+		{"Alice and Bob compute what the image measures as: only that will they accept", d.policy},
+		{"Upload over attested TLS; the VM proves itself first", d.upload},
 		{"Wait while the algorithm runs in the VM", d.wait},
-		{"Download the result", d.result},
+		{"Alice downloads the result, with its receipt", d.result},
 		{"Stop the VM, the Manager and the server", d.stopAll},
 	} {
 		if err := d.stage(s.title, s.run); err != nil {
@@ -107,6 +118,7 @@ func (d *demo) report() error {
 	}
 	fmt.Printf("\nThe VM sent back a model of %d bytes, fitted to %d flowers.\n", model.Size(), metrics.Train)
 	fmt.Printf("Accuracy on the %d it had not seen: %.1f %%\n", metrics.Test, 100*metrics.Accuracy)
+	fmt.Print("\n", simulated)
 	return nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ultravioletrs/cocos/attest"
 )
 
 // demo is one run of it: what was started, and what was learnt on the way.
@@ -23,8 +25,8 @@ type demo struct {
 	port    string // of the server
 	started []*process
 	agent   string // host:port
-	pin     string // sha256:…
-	seen    int    // lines of the journal that were looked at
+	ready   bool
+	seen    int // lines of the journal that were looked at
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -135,8 +137,74 @@ func (d *demo) data() error {
 	return d.do("go", "run", "./cmd/hal", "extract", irisFile, d.path("iris.csv"))
 }
 
+// people of the demo. Each has a folder that stands for a machine of their own.
+var people = []string{"alice", "bob"}
+
+// as runs cocos-cli for one of the people.
+func (d *demo) as(who string, args ...string) *exec.Cmd {
+	return d.command(d.ctx, []string{"COCOS_HOME=" + d.path(who)}, append([]string{cli}, args...)...)
+}
+
+// asDo is as, to its end; the standard output goes to a file where one is named.
+func (d *demo) asDo(who, out string, args ...string) error {
+	cmd := d.as(who, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if out != "" {
+		fmt.Printf("        > %s\n", out)
+		// Nobody reads half of it: it gets its name when it is whole.
+		part, err := os.Create(out + ".part")
+		if err != nil {
+			return err
+		}
+		defer part.Close()
+		cmd.Stdout = part
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: cocos-cli %s: %w", who, strings.Join(args, " "), err)
+	}
+	if out != "" {
+		return os.Rename(out+".part", out)
+	}
+	return nil
+}
+
 func (d *demo) keys() error {
-	return d.do(cli, "keys", "--out", d.path("owner"))
+	for _, who := range people {
+		if err := d.asDo(who, "", "keys", "--out", d.path(who+"-key")); err != nil {
+			return err
+		}
+	}
+	for i, who := range people {
+		other := people[1-i]
+		if err := d.asDo(who, "", "contacts", "add", other, "--key", d.path(other+"-key.pub.pem")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) approval(who string) string { return d.path(who + ".approval.json") }
+
+func (d *demo) approve() error {
+	for _, who := range people {
+		if err := d.asDo(who, d.approval(who), "manifest", "approve", d.path("manifest.json"), "--key", d.path(who+"-key.pem")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// policy is made after the first VM of this host has made the host's root.
+func (d *demo) policy() error {
+	for _, who := range people {
+		err := d.asDo(who, d.path(who+".policy.json"), "policy", "init", "--tee", "sim",
+			"--image", "cmd/manager/img", "--vcpus", "1", "--manifest", d.path("manifest.json"),
+			"--sim-root", d.path("state", "sim", "root.pem"), "--accept-simulation", attest.SimConsent)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *demo) server() error {
@@ -159,7 +227,10 @@ func (d *demo) server() error {
 		"CA_FILE=" + d.path("ca.pem"),
 		"EVENTS_FILE=" + d.path("events.jsonl"),
 		"MANIFEST_FILE=" + d.path("manifest.json"),
-	}, server, algorithm, d.path("owner.pub.pem"), "false", d.path("iris.csv"))
+		"TEE=sim",
+		"DATA_PUBLIC_KEY=" + d.path("bob-key.pub.pem"),
+		"APPROVAL_FILES=" + d.approval("alice") + "," + d.approval("bob"),
+	}, server, algorithm, d.path("alice-key.pub.pem"), "true", d.path("iris.csv"))
 	if err != nil {
 		return err
 	}
@@ -178,8 +249,11 @@ func (d *demo) boot() error {
 		"MANAGER_GRPC_URL=127.0.0.1:" + d.port,
 		"MANAGER_GRPC_SERVER_CA_CERTS=" + d.path("ca.pem"),
 		"MANAGER_STATE_DIR=" + state,
+		"MANAGER_HTTP_ADDR=none",
 		"MANAGER_QEMU_HOST_FWD_ADDR=127.0.0.1",
 		"MANAGER_QEMU_HOST_FWD_RANGE=6100-6200",
+		"MANAGER_QEMU_ENABLE_SIM=true",
+		"MANAGER_QEMU_SMP_COUNT=1",
 	}, manager)
 	if err != nil {
 		return err
@@ -188,24 +262,22 @@ func (d *demo) boot() error {
 		if e.Type == "run_reply" {
 			d.agent = e.AgentAddress
 		}
-		if e.Kind == "agent.ready" {
-			d.pin = e.Attributes["agent_key"]
-		}
-		return d.agent != "" && d.pin != "", nil
+		d.ready = d.ready || e.Kind == "agent.ready"
+		return d.agent != "" && d.ready, nil
 	})
 }
 
-// session is what each call of the agent takes.
-func (d *demo) session(args ...string) []string {
-	return append(append([]string{cli}, args...), "--agent", d.agent, "--agent-key", d.pin,
-		"--key", d.path("owner.pem"), "--manifest", d.path("manifest.json"))
+// call is one of the people's calls of the agent.
+func (d *demo) call(who string, args ...string) error {
+	return d.asDo(who, "", append(args, "--agent", d.agent, "--policy", d.path(who+".policy.json"),
+		"--key", d.path(who+"-key.pem"), "--manifest", d.path("manifest.json"))...)
 }
 
 func (d *demo) upload() error {
-	if err := d.do(d.session("algo", algorithm)...); err != nil {
+	if err := d.call("alice", "algo", algorithm); err != nil {
 		return err
 	}
-	return d.do(d.session("data", d.path("iris.csv"))...)
+	return d.call("bob", "data", d.path("iris.csv"))
 }
 
 func (d *demo) wait() error {
@@ -218,7 +290,7 @@ func (d *demo) wait() error {
 }
 
 func (d *demo) result() error {
-	return d.do(d.session("result", "--out", d.path("result"))...)
+	return d.call("alice", "result", "--out", d.path("result"))
 }
 
 // entry is a line of the server's journal.
