@@ -70,6 +70,9 @@ type agent struct {
 	memory  memory
 }
 
+// manifestFile is what a CLI is given.
+func (a *agent) manifestFile() string { return filepath.Join(a.dir, "manifest.json") }
+
 // startAgent starts an agent for m and waits until it is ready.
 func (l *lab) startAgent(ctx context.Context, m manifest.Frozen) (a *agent, err error) {
 	a = &agent{}
@@ -93,6 +96,9 @@ func (l *lab) startAgent(ctx context.Context, m manifest.Frozen) (a *agent, err 
 	}
 	socket := filepath.Join(a.dir, "session.sock")
 	if a.session, err = serveGuestSession(socket, launch); err != nil {
+		return a, err
+	}
+	if err := os.WriteFile(a.manifestFile(), m.Raw, 0o600); err != nil {
 		return a, err
 	}
 	work := filepath.Join(a.dir, "work")

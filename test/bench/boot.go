@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/ultravioletrs/cocos/hal"
 	"github.com/ultravioletrs/cocos/hal/cpio"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -22,7 +23,7 @@ const (
 
 // boot times a VM up to its agent's ready event, beside a VM that differs in
 // its initial RAM disk alone: that has nothing but an init which says so on the
-// console. Both are started by a shim; the clock starts with its event that says
+// console; and one with the simulated TEE beside that VM. All are started by a shim; the clock starts with its event that says
 // that QEMU is being started.
 func boot(ctx context.Context, l *lab) ([]row, error) {
 	hardware, err := machine(ctx, l)
@@ -38,13 +39,21 @@ func boot(ctx context.Context, l *lab) ([]row, error) {
 		return nil, err
 	}
 	empty := hardware
-	empty.Initrd = l.path("empty.cpio.gz")
-	if err := packInit(ctx, l, empty.Initrd, "./test/bench/emptyinit"); err != nil {
+	empty.Boot.Initrd = l.path("empty.cpio.gz")
+	if err := packInit(ctx, l, empty.Boot.Initrd, "./test/bench/emptyinit"); err != nil {
 		return nil, err
 	}
 	r := row{
 		name: "boot_agent_ready", unit: "s", aim: aim{bound: 1.25},
 		reference: "same kernel and machine (" + hardware.Accel + "), empty Go init",
+	}
+	attested, ms, err := simulated(l, hardware, m)
+	if err != nil {
+		return nil, err
+	}
+	sim := row{
+		name: "boot_agent_ready_simulated", unit: "s", aim: aim{bound: 1.10},
+		reference: "the same without a TEE",
 	}
 	for range l.runs {
 		took, err := bootOnce(ctx, l, hardware, m, untilReady)
@@ -52,12 +61,32 @@ func boot(ctx context.Context, l *lab) ([]row, error) {
 			return nil, err
 		}
 		r.values = append(r.values, took.Seconds())
+		sim.referenceValues = append(sim.referenceValues, took.Seconds())
+		if took, err = bootOnce(ctx, l, attested, ms, untilReady); err != nil {
+			return nil, err
+		}
+		sim.values = append(sim.values, took.Seconds())
 		if took, err = bootOnce(ctx, l, empty, m, untilInitIsUp); err != nil {
 			return nil, err
 		}
 		r.referenceValues = append(r.referenceValues, took.Seconds())
 	}
-	return []row{r}, nil
+	return []row{r, sim}, nil
+}
+
+// simulated is the same VM with the simulated TEE, for a manifest that asks for
+// it and for attested TLS.
+func simulated(l *lab, hardware vm.Machine, plain manifest.Frozen) (vm.Machine, manifest.Frozen, error) {
+	img, err := hal.Load(imageDir)
+	if err != nil {
+		return hardware, plain, err
+	}
+	m := plain.Manifest
+	m.TEE, m.AttestedTLS = manifest.TEESim, true
+	frozen, err := manifest.Freeze(m)
+	hardware.Boot.CommandLine = hal.CommandLine(img, true)
+	hardware.TEE = &vm.TEE{Kind: vm.Simulated, LaunchField: frozen.Digest[:], Root: l.path(vm.SimDir)}
+	return hardware, frozen, err
 }
 
 func bootOnce(ctx context.Context, l *lab, hardware vm.Machine, m manifest.Frozen, up func(context.Context, *shimVM) error) (took time.Duration, err error) {

@@ -108,13 +108,22 @@ func eventsOnce(ctx context.Context, l *lab, dir, rootfs string, m manifest.Froz
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return 0, err
 	}
-	seen := &stopwatch{done: make(chan struct{})}
+	seen := newStopwatch(eventCount)
 	s, err := startServer(dir, seen.watch)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	manager, err := l.startManager(ctx, dir, s, rootfs)
+	bin, err := l.qemu(ctx)
+	if err != nil {
+		return 0, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return 0, err
+	}
+	manager, err := l.startManager("manager", dir, s, bin,
+		"MANAGER_QEMU_DISK_IMG_ROOTFS_FILE="+rootfs, "MANAGER_QEMU_HOST_FWD_AGENT="+strconv.Itoa(port))
 	if err != nil {
 		return 0, err
 	}
@@ -141,36 +150,30 @@ func eventsOnce(ctx context.Context, l *lab, dir, rootfs string, m manifest.Froz
 	}
 }
 
-// startManager starts a Manager whose state lies in dir.
-func (l *lab) startManager(ctx context.Context, dir string, s *sampleServer, rootfs string) (*process, error) {
-	bin, err := l.qemu(ctx)
-	if err != nil {
-		return nil, err
-	}
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	return l.start("manager", []string{
+// startManager starts a Manager whose state lies in dir, with this QEMU.
+func (l *lab) startManager(name, dir string, s *sampleServer, bin string, more ...string) (*process, error) {
+	return l.start(name, append([]string{
 		"MANAGER_GRPC_URL=" + s.address,
 		"MANAGER_GRPC_SERVER_CA_CERTS=" + s.caFile,
 		"MANAGER_STATE_DIR=" + filepath.Join(dir, "s"),
+		"MANAGER_HTTP_ADDR=none",
 		"MANAGER_IMAGE_DIR=" + imageDir,
-		"MANAGER_QEMU_DISK_IMG_ROOTFS_FILE=" + rootfs,
 		"MANAGER_QEMU_BIN_PATH=" + bin,
 		"MANAGER_QEMU_VSOCK=user",
 		"MANAGER_QEMU_HOST_FWD_ADDR=127.0.0.1",
-		"MANAGER_QEMU_HOST_FWD_AGENT=" + strconv.Itoa(port),
-	}, managerBinary)
+	}, more...), managerBinary)
 }
 
 // stopwatch notes when the server has committed the first and the last event.
 type stopwatch struct {
+	total       int
 	mu          sync.Mutex
 	n           int
 	first, last time.Time
 	done        chan struct{} // closed with the last
 }
+
+func newStopwatch(total int) *stopwatch { return &stopwatch{total: total, done: make(chan struct{})} }
 
 func (w *stopwatch) watch(e server.Entry) {
 	if e.Kind != eventKind {
@@ -183,7 +186,7 @@ func (w *stopwatch) watch(e server.Entry) {
 	if w.n == 1 {
 		w.first = w.last
 	}
-	if w.n == eventCount {
+	if w.n == w.total {
 		close(w.done)
 	}
 }

@@ -39,9 +39,16 @@ func benches() []bench {
 		{[]string{"upload_1gib", "upload_1gib_agent_rss"}, upload},
 		{[]string{"result_1gib", "result_1gib_agent_rss"}, result},
 		{[]string{"checksum_1gib"}, checksum},
-		{[]string{"boot_agent_ready"}, boot},
+		{[]string{"boot_agent_ready", "boot_agent_ready_simulated"}, boot},
+		{[]string{"atls_handshakes"}, handshakes},
+		{[]string{"verify_snp", "verify_tdx", "verify_sgx"}, verify},
+		{[]string{"measure_snp"}, measured},
 		{[]string{"vsock_throughput", "vsock_throughput_to_guest", "vsock_throughput_to_host", "vsock_roundtrip"}, vsockRates},
 		{[]string{"events_per_second"}, events},
+		{[]string{"stream_events_per_second"}, streams},
+		{[]string{"run_to_boot"}, runToBoot},
+		{[]string{"adopt_100_shims"}, adopt},
+		{[]string{"manager_rss", "shim_rss", "shim_pss", "idle_cpu_manager", "idle_cpu_shim"}, footprint},
 		{sizeRows(), sizes},
 	}
 }

@@ -150,6 +150,8 @@ func TestNamesOfRows(t *testing.T) {
 	for _, want := range []string{
 		"upload_1gib", "upload_1gib_agent_rss", "result_1gib", "checksum_1gib",
 		"boot_agent_ready", "vsock_throughput", "vsock_roundtrip", "events_per_second",
+		"stream_events_per_second", "run_to_boot", "adopt_100_shims", "manager_rss", "shim_rss", "idle_cpu_manager", "idle_cpu_shim",
+		"boot_agent_ready_simulated", "atls_handshakes", "verify_snp", "verify_tdx", "verify_sgx", "measure_snp",
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("there is no row %s", want)
@@ -158,6 +160,16 @@ func TestNamesOfRows(t *testing.T) {
 	slices.Sort(got)
 	if len(slices.Compact(slices.Clone(got))) != len(got) {
 		t.Errorf("a name stands twice: %v", got)
+	}
+}
+
+func TestPerOperation(t *testing.T) {
+	got, err := perOperation("goos: linux\nBenchmarkVerify \t 1234\t 812345 ns/op\nBenchmarkVerify-2   \t10\t 2000000 ns/op\t 3 B/op\nPASS\n")
+	if err != nil || !slices.Equal(got, series{0.812345, 2}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := perOperation("PASS\n"); err == nil {
+		t.Errorf("of nothing: %v", got)
 	}
 }
 

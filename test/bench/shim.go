@@ -20,7 +20,6 @@ import (
 	"github.com/ultravioletrs/cocos/hal"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/vm"
-	"github.com/ultravioletrs/cocos/internal/vsock"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -38,13 +37,12 @@ func machine(ctx context.Context, l *lab) (vm.Machine, error) {
 	if err != nil {
 		return vm.Machine{}, err
 	}
-	m := vm.Machine{
-		QEMU: bin, Accel: vm.AccelTCG, CPU: "max", VCPUs: 1, MemoryMiB: 2048,
+	m := vm.Emulated()
+	m.QEMU, m.Runtime = bin, filepath.Join(dir, img.Python.Name)
+	m.Boot = vm.Boot{
 		Kernel:      filepath.Join(dir, img.Kernel.Name),
 		Initrd:      filepath.Join(dir, img.Initrd.Name),
-		Runtime:     filepath.Join(dir, img.Python.Name),
 		CommandLine: hal.CommandLine(img, false),
-		Vsock:       vm.Vsock{Way: vm.VsockUser, GuestCID: vsock.DefaultGuestCID},
 	}
 	if usable, _ := qemu.KVMUsable(ctx, bin); usable {
 		m.Accel = vm.AccelKVM
@@ -81,7 +79,7 @@ func (l *lab) startVM(ctx context.Context, hardware vm.Machine, m manifest.Froze
 	if err != nil {
 		return v, err
 	}
-	hardware.Forward = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+	hardware.Net.Forward = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
 	err = vm.WriteSpec(v.dir, vm.Spec{
 		RunID: uuid.NewString(), Manifest: m.Raw, Machine: hardware,
 		Agent: vm.AgentConfig{Port: vm.AgentPort, LogLevel: "info", Address: qemu.DefaultAddress, Gateway: qemu.DefaultGateway},
