@@ -7,6 +7,9 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 IMG  := cmd/manager/img
+# Parsers of what strangers send: evidence, policies, manifests, receipts,
+# attested TLS, firmware, vsock.
+FUZZED := ./attest/... ./receipt ./manifest ./atls ./hal/measure ./hal/ovmf ./internal/vsock/...
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
 # Finds or fetches the emulator, and ends the recipe if it can't.
 WITH_QEMU = qemu=$$(scripts/qemu); export MANAGER_QEMU_BIN_PATH="$$qemu";
@@ -34,12 +37,16 @@ build: ## build the binaries into build/
 hal: ## build the guest image into cmd/manager/img
 	@go run ./cmd/hal build
 
+.PHONY: hal-disk
+hal-disk: hal ## build the bootable disk of the guest image, too
+	@go run ./cmd/hal disk
+
 .PHONY: hal-update
 hal-update: ## resolve the guest image's packages anew and write its lock file
 	@go run ./cmd/hal update
 
 .PHONY: demo
-demo: deps-demo build hal ## run one computation from end to end in a VM
+demo: deps-demo build hal ## run one computation of two people from end to end in a VM
 	@$(WITH_QEMU) go build -o build/demo ./test/demo; exec build/demo
 
 .PHONY: check
@@ -53,9 +60,15 @@ check: ## formatting, vet, staticcheck, protocol contracts
 	@cd api && ../scripts/stage "comparing the protocols with their baseline" $(TOOL) buf breaking --against baseline.binpb
 
 .PHONY: test
-test: deps-test build hal check ## every test, in real VMs where it takes one
-	@$(WITH_QEMU) export CGO_ENABLED=1; \
-	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -count=1 -timeout 25m ./...
+test: deps-test build hal hal-disk check ## every test, in real VMs where it takes one
+	@for version in 7.2 10.0 11; do go run ./cmd/hal qemu $$version >/dev/null; done
+	@for release in bookworm trixie amdsev tdx; do go run ./cmd/hal firmware $$release >/dev/null; done
+	@scripts/fuzz 20s $(FUZZED)
+	@$(WITH_QEMU) $(TOOL) gotestsum --format pkgname-and-test-fails --raw-command -- scripts/test
+
+.PHONY: fuzz
+fuzz: ## fuzz every parser, each for DURATION (20s)
+	@scripts/fuzz $(or $(DURATION),20s) ./...
 
 .PHONY: test-vsock-kernel
 test-vsock-kernel: deps-test hal ## vsock over the kernel's device, in a VM inside a VM (minutes)
@@ -64,6 +77,33 @@ test-vsock-kernel: deps-test hal ## vsock over the kernel's device, in a VM insi
 .PHONY: bench
 bench: deps-test build hal ## measure, print a table, write build/bench.json
 	@$(WITH_QEMU) go run ./test/bench -out build/bench.json
+
+# Under sudo nothing is built: what an ordinary user has built is installed.
+.PHONY: install
+install: ## install Manager, CLI, image and unit (PREFIX=/usr/local, DESTDIR=)
+	@if [ -z "$${SUDO_UID:-}" ]; then $(MAKE) --no-print-directory build hal; fi
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install install
+
+.PHONY: uninstall
+uninstall: ## end the VMs and remove what was installed; edited configuration stays
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install uninstall
+
+.PHONY: run
+run: ## start the installed Manager
+	@packaging/install run
+
+.PHONY: stop
+stop: ## stop the installed Manager; its VMs go on
+	@packaging/install stop
+
+.PHONY: deb
+deb: build hal ## make the Debian packages in build/
+	@rm -f build/cocos-manager_*.deb build/cocos-cli_*.deb
+	@scripts/stage "making the Debian packages" packaging/deb build
+
+.PHONY: release
+release: build hal hal-disk ## gather all that is released, with digests, in build/release
+	@scripts/stage "gathering the release" packaging/release build/release
 
 .PHONY: proto
 proto: ## generate Go from the protocols
@@ -75,4 +115,4 @@ proto-baseline: ## accept the protocols as they are as the contract to keep
 
 .PHONY: clean
 clean: ## remove what was built; downloads stay in the cache folder
-	rm -rf build $(IMG)/bzImage $(IMG)/rootfs.cpio.gz $(IMG)/python.img $(IMG)/image.json
+	rm -rf build $(IMG)/bzImage $(IMG)/rootfs.cpio.gz $(IMG)/python.img $(IMG)/image.json $(IMG)/disk.qcow2 $(IMG)/disk.json

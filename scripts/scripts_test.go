@@ -166,3 +166,49 @@ func TestDepsTakesGoThatFetches(t *testing.T) {
 		t.Errorf("%v: %s", err, said)
 	}
 }
+
+// TestFuzzTellsFailureFromTheEnd runs scripts/fuzz with a go command that says
+// what the real one said: the end of its time isn't a failure, an input is.
+func TestFuzzTellsFailureFromTheEnd(t *testing.T) {
+	const progress = "fuzz: elapsed: 20s, execs: 29493 (1868/sec), new interesting: 0 (total: 60)\n"
+	for name, c := range map[string]struct {
+		log    string
+		status string
+		want   string
+	}{
+		"passes": {log: progress + "PASS\n", status: "0", want: "FuzzIt: 29493 inputs"},
+		"time": {
+			log:    progress + "--- FAIL: FuzzIt (20.16s)\n    context deadline exceeded\nFAIL\nexit status 1\n",
+			status: "1", want: "FuzzIt: 29493 inputs",
+		},
+		"input": {
+			log: progress + "--- FAIL: FuzzIt (1.16s)\n    --- FAIL: FuzzIt (0.00s)\n        it_test.go:5: context deadline exceeded\n" +
+				"    Failing input written to testdata/fuzz/FuzzIt/1\nFAIL\nexit status 1\n",
+			status: "1", want: "FuzzIt failed:",
+		},
+		"crash":   {log: progress + "panic: oops\nexit status 2\n", status: "1", want: "FuzzIt failed:"},
+		"nothing": {log: "PASS\n", status: "0", want: "FuzzIt ran nothing:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, text := range map[string]string{
+				"it_test.go": "package it\n\nfunc FuzzIt(f *testing.F) {}\n",
+				"log":        c.log,
+				"go":         "#!/bin/sh\nif [ $1 = list ]; then echo example.org/it " + dir + "; exit; fi\ncat " + dir + "/log\nexit " + c.status + "\n",
+			} {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := exec.Command("./fuzz", "20s", "./...")
+			cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+			out, err := cmd.CombinedOutput()
+			if passes := strings.Contains(c.want, "inputs"); passes != (err == nil) {
+				t.Errorf("ended with %v\n%s", err, out)
+			}
+			if !strings.Contains(string(out), c.want) {
+				t.Errorf("said %q, want %q in it", out, c.want)
+			}
+		})
+	}
+}
