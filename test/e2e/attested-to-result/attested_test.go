@@ -23,8 +23,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 const simulated = "SIMULATED"
 
 // world is one host with two participants, and what they brought.

@@ -16,8 +16,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestStaticBinaryAndFolder(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "ward")
 	if err := os.MkdirAll(filepath.Join(folder, "2025", "june"), 0o755); err != nil {

@@ -17,8 +17,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestBootReadsLittleOfTheDisk(t *testing.T) {
 	small := bytesRead(t, filepath.Dir(harness.Image(t, hal.ManifestFile)))
 	large := bytesRead(t, fourfold(t))

@@ -15,8 +15,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestFlippedByte(t *testing.T) {
 	for _, tt := range []struct {
 		name string

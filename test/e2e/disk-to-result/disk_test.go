@@ -23,8 +23,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestDisk(t *testing.T) {
 	image, check := bootDisk(t)
 	h := harness.Start(t, firmware(t), harness.Env("MANAGER_QEMU_DISK_IMG_FILE="+image))

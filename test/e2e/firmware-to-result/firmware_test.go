@@ -24,8 +24,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 // The versions are those that emulate reliably: of Debian 13 and of its
 // backports, which move on.
 func TestThroughOVMF(t *testing.T) {

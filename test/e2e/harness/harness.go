@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -50,25 +51,43 @@ func Root() string {
 // Image is a file of the guest image that `make hal` built.
 func Image(t testing.TB, name string) string {
 	t.Helper()
-	path := filepath.Join(Root(), "cmd", "manager", "img", name)
-	if _, err := os.Stat(path); err != nil {
+	file := filepath.Join(Root(), "cmd", "manager", "img", name)
+	if _, err := os.Stat(file); err != nil {
 		t.Fatalf("the guest image is missing: %v; run: make hal", err)
 	}
-	return path
+	return file
 }
 
-// built are the binaries, made once for a test process.
+// built are the binaries. They lie in build/e2e for all test processes, since go
+// links again only what has changed; one process at a time looks.
 var built = sync.OnceValues(func() (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "cocos-bin-"); err != nil {
+	dir = filepath.Join(Root(), "build", "e2e")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	for _, name := range []string{"manager", "cli"} {
-		if err := build(filepath.Join(dir, "cocos-"+name), "./cmd/"+name); err != nil {
-			return dir, err
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close() // and with it the lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("locking %s: %w", lock.Name(), err)
+	}
+	for _, name := range []string{"cmd/manager", "cmd/cli", "test/e2e/algorithms/probe"} {
+		if err := build(filepath.Join(dir, binary(name)), "./"+name); err != nil {
+			return "", err
 		}
 	}
 	return dir, nil
 })
+
+// binary is the name of what is built of a package.
+func binary(pkg string) string {
+	if kind, name := path.Split(pkg); kind == "cmd/" {
+		return "cocos-" + name
+	}
+	return path.Base(pkg)
+}
 
 func build(out, pkg string) error {
 	cmd := exec.Command("go", "build", "-o", out, pkg)
@@ -80,23 +99,14 @@ func build(out, pkg string) error {
 	return nil
 }
 
-// Main is TestMain's body: it removes the binaries when the tests are over.
-func Main(m *testing.M) {
-	code := m.Run()
-	if dir, _ := built(); dir != "" {
-		os.RemoveAll(dir)
-	}
-	os.Exit(code)
-}
-
-// Algorithm builds the static test algorithm, test/e2e/algorithms/probe.
+// Algorithm is the static test algorithm, test/e2e/algorithms/probe.
 func Algorithm(t testing.TB) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "probe")
-	if err := build(out, "./test/e2e/algorithms/probe"); err != nil {
+	dir, err := built()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return out
+	return filepath.Join(dir, "probe")
 }
 
 // Host is one machine with its Manager, and the server that it serves.

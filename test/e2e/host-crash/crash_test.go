@@ -18,8 +18,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestHostCrash(t *testing.T) {
 	h := harness.Start(t)
 	c := server.Computation{Algorithm: harness.Algorithm(t), Args: []string{"sum"}}

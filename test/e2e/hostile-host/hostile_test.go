@@ -25,8 +25,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 // attested is a manifest whose only participant has approved it.
 func attested(t *testing.T, id string) (manifest.Frozen, []manifest.Approval) {
 	t.Helper()

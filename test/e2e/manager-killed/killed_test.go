@@ -14,8 +14,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestManagerKilled(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "one.txt")
 	if err := os.WriteFile(data, []byte("1"), 0o600); err != nil {

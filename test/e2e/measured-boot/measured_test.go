@@ -23,8 +23,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestMeasuredBoot(t *testing.T) {
 	find := harness.Finder(t)
 	bios, err := find.Measuring(t.Context(), emulator.AmdSev)

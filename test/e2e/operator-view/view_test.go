@@ -17,8 +17,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestOperatorView(t *testing.T) {
 	h := harness.Start(t, harness.Env("MANAGER_EOS_VERSION=seven"))
 	r := h.Submit(server.Computation{Algorithm: harness.Algorithm(t), Args: []string{"sum"}}, nil)

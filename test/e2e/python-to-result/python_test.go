@@ -15,8 +15,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestPythonToResult(t *testing.T) {
 	iris := filepath.Join(t.TempDir(), "iris.csv")
 	extract := exec.Command("go", "run", "./cmd/hal", "extract",

@@ -22,8 +22,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestRunIsObserved(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "numbers.txt")
 	if err := os.WriteFile(data, []byte("secret-of-the-data\n"), 0o600); err != nil {

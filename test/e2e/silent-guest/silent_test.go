@@ -15,8 +15,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestSilentGuest(t *testing.T) {
 	h := harness.Start(t,
 		harness.Env("MANAGER_QEMU_DISK_IMG_ROOTFS_FILE="+sleeper(t)),

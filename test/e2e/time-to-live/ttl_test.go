@@ -15,8 +15,6 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
-
 func TestTimeToLive(t *testing.T) {
 	h := harness.Start(t, harness.Env("MANAGER_MAX_TTL=25s"), harness.Env("MANAGER_MAX_VMS=1"))
 	r := h.Submit(server.Computation{Algorithm: harness.Algorithm(t), Args: []string{"sum"}}, nil)
