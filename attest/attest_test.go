@@ -46,6 +46,7 @@ func TestRefusalNamesWhatFailed(t *testing.T) {
 		t.Error("Add does not return whether the claim passed")
 	}
 	r.Skip("tdx.tcb", "old")
+	r.Unstated("tdx.mr_service_td", "not there")
 	err := r.Conclude()
 	if got := err.Error(); got != "tdx evidence is refused: tdx.xfam: expected e7, found ff; tdx.debug: expected off, found on" {
 		t.Error(got)
@@ -53,8 +54,10 @@ func TestRefusalNamesWhatFailed(t *testing.T) {
 	if f := r.Failed(); len(f) != 2 || f[0].Name != "tdx.xfam" {
 		t.Errorf("%+v", f)
 	}
-	if c := r.Claims[3]; c.Verdict != Unchecked || c.Expected == "" || c.Found != "old" {
-		t.Errorf("%+v", c)
+	for i, found := range []string{"old", "not there"} {
+		if c := r.Claims[3+i]; c.Verdict != Unchecked || c.Expected == "" || c.Found != found {
+			t.Errorf("%+v", c)
+		}
 	}
 	if got := (&Refusal{Result{Type: Sim}}).Error(); !strings.Contains(got, "nothing was shown") {
 		t.Error(got)

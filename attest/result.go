@@ -29,7 +29,7 @@ type Verdict string
 const (
 	Passed Verdict = "passed"
 	Failed Verdict = "failed"
-	// Unchecked: the policy says in so many words that it does not ask.
+	// Unchecked: the policy does not ask, or the evidence does not state it.
 	Unchecked Verdict = "unchecked"
 )
 
@@ -58,6 +58,12 @@ func (r *Result) Add(ok bool, name, expected, found string) bool {
 // Skip appends a claim that the policy does not ask for.
 func (r *Result) Skip(name, found string) {
 	r.Claims = append(r.Claims, Claim{Name: name, Expected: "anything, says the policy", Found: found, Verdict: Unchecked})
+}
+
+// Unstated appends a claim on what this kind of evidence does not state, whatever
+// the policy says of it.
+func (r *Result) Unstated(name, found string) {
+	r.Claims = append(r.Claims, Claim{Name: name, Expected: "nothing: this evidence does not state it", Found: found, Verdict: Unchecked})
 }
 
 // Failed returns the claims that failed.

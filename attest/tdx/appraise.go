@@ -84,7 +84,19 @@ func content(r *attest.Result, q *Quote, want attest.Expected, p *attest.TDXPoli
 	intel.NoneOr(r, "tdx.seam_attributes", nil, q.SEAMAttributes[:])
 	if q.TDX15 {
 		intel.NoneOr(r, "tdx.mr_service_td", p.MRServiceTD, q.MRServiceTD[:])
+	} else {
+		// Who reads the result is to know that nobody could look. That a TD can be
+		// migrated shows in its attributes, which are accepted exactly.
+		r.Unstated("tdx.mr_service_td", unstated(q.Version))
 	}
+}
+
+// unstated words what a report of TDX 1.0 lacks.
+func unstated(version uint16) string {
+	if version > 4 {
+		return fmt.Sprintf("not stated by version %d with a report of TDX 1.0", version)
+	}
+	return fmt.Sprintf("not stated by version %d", version)
 }
 
 // debugText words the first byte of attributes, the group TUD.

@@ -136,16 +136,30 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
-// A version 5 quote may hold a report of TDX 1.0.
-func TestVersion5WithTDX10(t *testing.T) {
-	s := right(intel.TD10Size)
-	s.Version, s.BodyType = 5, 2
-	r, err := s.appraise(s.Evidence(attest.TDX))
-	if err != nil {
-		t.Fatal(err)
+// A report of TDX 1.0, which version 4 has and version 5 may have, does not state a
+// service TD: the result says so, and neither refuses nor vouches.
+func TestServiceTDUnstated(t *testing.T) {
+	for version, want := range map[uint16]string{4: "not stated by version 4", 5: "not stated by version 5 with a report of TDX 1.0"} {
+		for _, listed := range [][]attest.Hex{nil, list(bytes.Repeat([]byte{1}, 48))} {
+			s := right(intel.TD10Size)
+			if s.Version = version; version == 5 {
+				s.BodyType = 2
+			}
+			s.policy.MRServiceTD = listed
+			r, err := s.appraise(s.Evidence(attest.TDX))
+			if err != nil {
+				t.Errorf("version %d: %v", version, err)
+			}
+			if c := inteltest.Claim(r, "tdx.mr_service_td"); c.Verdict != attest.Unchecked || c.Found != want {
+				t.Errorf("version %d: %+v; want unchecked, %q", version, c, want)
+			}
+		}
 	}
-	if c := inteltest.Claim(r, "tdx.mr_service_td"); c.Name != "" {
-		t.Errorf("%+v, of a report that does not say it", c)
+	// One that is stated is judged.
+	s := right(intel.TD15Size)
+	r, err := s.appraise(s.Evidence(attest.TDX))
+	if c := inteltest.Claim(r, "tdx.mr_service_td"); err != nil || c.Verdict != attest.Passed {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

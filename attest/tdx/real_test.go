@@ -104,6 +104,10 @@ func TestRealWithoutCollateral(t *testing.T) {
 		if c := inteltest.Claim(r, "tdx.mrtd"); !strings.HasPrefix(c.Found, mrtd) || c.Verdict != attest.Passed {
 			t.Errorf("%s: %+v", name, c)
 		}
+		stated := map[string]attest.Verdict{"tdx-v4": attest.Unchecked, "tdx-v5": attest.Passed}
+		if c := inteltest.Claim(r, "tdx.mr_service_td"); c.Verdict != stated[name] {
+			t.Errorf("%s: %+v", name, c)
+		}
 		// One bit anywhere in what is signed.
 		for _, at := range []int{30, 100, 300, 700, 1000} {
 			changed := e
