@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -28,10 +29,13 @@ type Policy struct {
 	Simulated *SimPolicy `json:"simulated,omitzero"`
 }
 
-// ParsePolicy reads a policy's text. Unknown and duplicate members are refused,
-// and every fault is named with its path.
+// ParsePolicy reads a policy's text. Members that are unknown, twice there or null
+// are refused, and every fault is named with its path.
 func ParsePolicy(b []byte) (Policy, error) {
 	var p Policy
+	if path, found := null(b); found {
+		return Policy{}, fmt.Errorf("policy%s is null: leave it out, or say what it is to be", path)
+	}
 	if err := json.Unmarshal(b, &p, json.RejectUnknownMembers(true)); err != nil {
 		return Policy{}, fmt.Errorf("reading the policy: %w", err)
 	}
@@ -39,6 +43,20 @@ func ParsePolicy(b []byte) (Policy, error) {
 		return Policy{}, err
 	}
 	return p, nil
+}
+
+// null finds a member that is null, which would read as one that is not there: a
+// requirement that somebody wrote and nobody makes.
+func null(b []byte) (path jsontext.Pointer, found bool) {
+	for d := jsontext.NewDecoder(bytes.NewReader(b)); ; {
+		token, err := d.ReadToken()
+		if err != nil {
+			return "", false // it has ended, or what reads it next says why it can't
+		}
+		if token.Kind() == 'n' {
+			return d.StackPointer(), true
+		}
+	}
 }
 
 // Bytes returns the text that ParsePolicy reads.

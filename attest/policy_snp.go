@@ -1,5 +1,12 @@
 package attest
 
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
 // SNPPolicy appraises SEV-SNP reports. Field names follow AMD's "SEV Secure
 // Nested Paging Firmware ABI Specification" (publication 56860), table 23.
 type SNPPolicy struct {
@@ -21,6 +28,12 @@ type SNPPolicy struct {
 	// Revocation: AMD's revocation list must be there and valid.
 	Revocation Check          `json:"revocation"`
 	Guest      SNPGuestPolicy `json:"guest_policy"`
+	// Platform is what the host must be like, as the firmware states it.
+	Platform SNPPlatform `json:"platform,omitzero"`
+	// RequireMitigations are bits of LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR that
+	// must be set in both; zero: they are shown alone. AMD's bulletins say what a
+	// bit stands for. Reports before version 5 have no vectors and are refused.
+	RequireMitigations Bits `json:"require_mitigations,omitzero"`
 	// VMPL of the report; design default 0.
 	VMPL uint32 `json:"vmpl"`
 	// IDKeyDigests and AuthorKeyDigests, 48 bytes each, are accepted beside none
@@ -49,6 +62,52 @@ type SNPGuestPolicy struct {
 	// MinimumABI is the least ABI version that the policy may ask for, "1.55";
 	// empty: any.
 	MinimumABI string `json:"minimum_abi,omitzero"`
+}
+
+// SNPPlatform says which bits of PLATFORM_INFO (56860, table 24) a report must
+// have set or not. A bit that nothing is said of is shown and not judged: hosts
+// differ in them, and most of what they say is no fault.
+type SNPPlatform struct {
+	// ForbidSMT: hosts with simultaneous multithreading are refused.
+	ForbidSMT bool `json:"forbid_smt,omitzero"`
+	// RequireTSME: all memory is encrypted, the host's own too.
+	RequireTSME bool `json:"require_tsme,omitzero"`
+	// RequireECC: the memory corrects errors.
+	RequireECC bool `json:"require_ecc,omitzero"`
+	// RequireRAPLDisabled: the host can't measure the power that a guest draws.
+	RequireRAPLDisabled bool `json:"require_rapl_disabled,omitzero"`
+	// RequireCiphertextHiding: the host can't read a guest's ciphertext in memory.
+	RequireCiphertextHiding bool `json:"require_ciphertext_hiding,omitzero"`
+	// RequireAliasCheck: the firmware looked for memory that answers at two
+	// addresses since the last boot, and found none ("BadRAM").
+	RequireAliasCheck bool `json:"require_alias_check,omitzero"`
+	// ForbidTIO: hosts with trusted devices (SEV-TIO) are refused.
+	ForbidTIO bool `json:"forbid_tio,omitzero"`
+	// ForbidReserved: a bit that this program does not know is refused.
+	ForbidReserved bool `json:"forbid_reserved,omitzero"`
+}
+
+// Bits is a vector of 64 bits, as text a hexadecimal number such as "0x3".
+type Bits uint64
+
+func (b Bits) String() string { return fmt.Sprintf("%#x", uint64(b)) }
+
+// MarshalText is String.
+func (b Bits) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+// UnmarshalText takes what String writes, and no vector without a bit: whoever
+// requires nothing leaves the member out.
+func (b *Bits) UnmarshalText(text []byte) error {
+	digits, prefixed := strings.CutPrefix(string(text), "0x")
+	n, err := strconv.ParseUint(digits, 16, 64)
+	if !prefixed || err != nil || Bits(n).String() != string(text) {
+		return errors.New(`is not a hexadecimal number of at most 64 bits such as "0x3"`)
+	}
+	if n == 0 {
+		return errors.New("has no bit set: leave it out to require nothing")
+	}
+	*b = Bits(n)
+	return nil
 }
 
 // SimPolicy appraises evidence of the simulated TEE. Its reports are SNP's, but

@@ -26,6 +26,7 @@ func TestSNPPolicy(t *testing.T) {
 		"all that may be there": {func(p *SNPPolicy) {
 			p.HostData, p.IDKeyDigests, p.AuthorKeyDigests, p.VMPL = []Hex{sevens(32)}, p.Measurements, p.Measurements, 3
 			p.Guest = SNPGuestPolicy{true, true, true, true, true, "1.55"}
+			p.Platform, p.RequireMitigations = SNPPlatform{true, true, true, true, true, true, true, true}, 1<<64-1
 		}, ""},
 		"any chip":                    {func(p *SNPPolicy) { p.ChipIDs = []string{AnyID} }, ""},
 		"revocation unchecked":        {func(p *SNPPolicy) { p.Revocation = CheckNot }, ""},
@@ -64,6 +65,40 @@ func TestSNPPolicy(t *testing.T) {
 	}
 }
 
+// A vector of bits is a number in one form only, and none that asks for nothing.
+func TestBits(t *testing.T) {
+	for text, want := range map[string]Bits{`"0x1"`: 1, `"0xa3"`: 0xa3, `"0x8000000000000000"`: 1 << 63, `"0xffffffffffffffff"`: 1<<64 - 1} {
+		p, err := ParsePolicy(withMitigations(t, text))
+		if err != nil || p.SNP.RequireMitigations != want {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for text, want := range map[string]string{
+		`"0x0"`: "has no bit set", `""`: "not a hexadecimal number", `"1"`: "not a hexadecimal number", `"0x01"`: "not a hexadecimal number", `"0xA3"`: "not a hexadecimal number",
+		`"0X1"`: "not a hexadecimal number", `"0x"`: "not a hexadecimal number", `"0x+1"`: "not a hexadecimal number", `"0x1_0"`: "not a hexadecimal number",
+		`"0x10000000000000000"`: "not a hexadecimal number", `"-0x1"`: "not a hexadecimal number", `1`: "require_mitigations", `["0x1"]`: "require_mitigations", `null`: "/snp/require_mitigations is null",
+	} {
+		if _, err := ParsePolicy(withMitigations(t, text)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "require_mitigations") {
+			t.Errorf("%s: %v; want %q and the member's name", text, err, want)
+		}
+	}
+}
+
+func withMitigations(t *testing.T, value string) []byte {
+	t.Helper()
+	p := rightSNP()
+	p.RequireMitigations = 0xdead
+	b, err := Policy{Version: PolicyVersion, SNP: p}.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(b), `"0xdead"`, value, 1)
+	if changed == string(b) {
+		t.Fatalf("no mitigations in %s", b)
+	}
+	return []byte(changed)
+}
+
 func TestSimPolicy(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(p *SimPolicy)
@@ -86,7 +121,9 @@ func TestSimPolicy(t *testing.T) {
 }
 
 func TestParsePolicy(t *testing.T) {
-	b, err := Policy{Version: PolicyVersion, Note: "all", SNP: rightSNP(), TDX: rightTDX(), SGX: rightSGX(), Simulated: rightSim()}.Bytes()
+	snp := rightSNP()
+	snp.Platform.RequireECC = true
+	b, err := Policy{Version: PolicyVersion, Note: "all", SNP: snp, TDX: rightTDX(), SGX: rightSGX(), Simulated: rightSim()}.Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +136,11 @@ func TestParsePolicy(t *testing.T) {
 		"no version":         {`"version": 1,`, ``, "/version is 0"},
 		"an unknown member":  {`"note"`, `"notes"`, "unknown object member"},
 		"one in a section":   {`"measurements"`, `"measurement"`, "unknown object member"},
+		"one on the host":    {`"require_ecc"`, `"require_ecc_memory"`, "unknown object member"},
+		"a bit that is null": {`"require_ecc": true`, `"require_ecc": null`, "policy/snp/platform/require_ecc is null"},
+		"a member null":      {`"note": "all"`, `"note": null`, "policy/note is null"},
+		"one in a list":      {`"vlek"`, `null`, "policy/snp/signers/1 is null"},
+		"a word for a bit":   {`"require_ecc": true`, `"require_ecc": "yes"`, "require_ecc"},
 		"one deep in it":     {`"bootloader"`, `"boot_loader"`, "unknown object member"},
 		"another case":       {`"vmpl"`, `"VMPL"`, "unknown object member"},
 		"a member twice":     {`"version": 1`, `"version": 1, "version": 1`, "duplicate"},

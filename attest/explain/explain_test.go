@@ -127,6 +127,8 @@ func TestCausesOfSNP(t *testing.T) {
 		"launch TCB":    {report: func(r *snp.Report) { r.LaunchTCB[7] = 1 }, want: "it has to be started again"},
 		"simulated":     {report: func(r *snp.Report) { copy(r.FamilyID[:], sim.Mark) }, want: "a report of the simulated TEE that passes for SEV-SNP's"},
 		"privilege":     {report: func(r *snp.Report) { r.VMPL = 1 }, want: "snp.vmpl: "},
+		"aliases":       {policy: func(p *attest.SNPPolicy) { p.Platform.RequireAliasCheck = true }, want: "snp.platform_info.alias_check: the host's firmware is too old to look for memory that answers at two addresses"},
+		"mitigations":   {policy: func(p *attest.SNPPolicy) { p.RequireMitigations = 1 }, want: "snp.mitigations.current: the host's firmware has not mended that, or does not state it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := inputs()
@@ -324,6 +326,7 @@ func TestSay(t *testing.T) {
 	copy(marked.FamilyID[:], sim.Mark)
 	turin := *r
 	turin.CPUIDFamily, turin.CPUIDModel, turin.ReportedTCB = 0x1a, 2, snp.TCB{1, 2, 3, 4, 0, 0, 0, 5}
+	turin.Version, turin.PlatformInfo, turin.LaunchMitigations, turin.CurrentMitigations = 5, 0x67, 1, 3
 	td, err := measure.TDX(launch(in))
 	if err != nil {
 		t.Fatal(err)
@@ -335,9 +338,11 @@ func TestSay(t *testing.T) {
 		e    attest.Evidence
 		want []string
 	}{
-		"SNP":       {snpOf(r), []string{"type: AMD SEV-SNP report, version 3", "signed by: VCEK", "product: Milan", "debug: off", "TCB reported: bootloader 4, tee 0, snp 24, microcode 219", "SMT on", "chip: 01"}},
-		"debug":     {snpOf(&debug), []string{"debug: ON", "launched for no manifest", "VLEK", "chip: hidden"}},
-		"Turin":     {snpOf(&turin), []string{"product: Turin", "TCB reported: fmc 1, bootloader 2, tee 3, snp 4, microcode 5"}},
+		"SNP": {snpOf(r), []string{"type: AMD SEV-SNP report, version 3", "signed by: VCEK", "product: Milan", "debug: off", "TCB reported: bootloader 4, tee 0, snp 24, microcode 219", "SMT on", "chip: 01",
+			"host: smt off, tsme off, ecc off, rapl_disabled not disabled, ciphertext_hiding off, alias_check not done, tio off\n", "mitigations: not stated by version 3\n"}},
+		"debug": {snpOf(&debug), []string{"debug: ON", "launched for no manifest", "VLEK", "chip: hidden"}},
+		"Turin": {snpOf(&turin), []string{"product: Turin", "TCB reported: fmc 1, bootloader 2, tee 3, snp 4, microcode 5",
+			"host: smt on, tsme on, ecc on, rapl_disabled not disabled, ciphertext_hiding off, alias_check done, tio off, reserved 0x40\n", "mitigations: at launch 0x1, now 0x3\n"}},
 		"simulated": {snpOf(&marked), []string{"type: SIMULATED"}},
 		"sim":       {attest.Evidence{Type: attest.Sim, Report: snp.Marshal(r)}, []string{"type: SIMULATED"}},
 		"TDX":       {quote(td, nil), []string{"Intel TDX quote, version 4", "debug: off", "RTMR3: zero", "MRTD: "}},

@@ -107,6 +107,16 @@ func sayOrigin(e attest.Evidence, r *snp.Report, add func(name, format string, a
 		}
 	}
 	add("chip", "%s", zeroOr(r.ChipID[:], "hidden by the host, or the provider's key is used"))
+	var host []string
+	for _, f := range r.Platform() {
+		host = append(host, f.Name+" "+f.Text)
+	}
+	add("host", "%s", strings.Join(host, ", "))
+	if r.HasMitigations() {
+		add("mitigations", "at launch %#x, now %#x", r.LaunchMitigations, r.CurrentMitigations)
+	} else {
+		add("mitigations", "not stated by version %d", r.Version)
+	}
 }
 
 func onOff(bit uint64) string {

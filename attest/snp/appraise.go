@@ -80,6 +80,7 @@ func (a *appraisal) judge(want attest.Expected, vendors map[Line]vendor) {
 	a.origin(vendors)
 	a.content(want)
 	a.guestPolicy()
+	a.platform()
 }
 
 // origin judges who signed the report, for which chip and firmware.

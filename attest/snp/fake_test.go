@@ -173,12 +173,19 @@ func tcbOf(l Line) (TCB, attest.SNPTCB) {
 	return TCB{4, 2, 0, 0, 0, 0, 27, 219}, attest.SNPTCB{Bootloader: 4, TEE: 2, SNP: 27, Microcode: 219}
 }
 
+// everything that a policy can ask of a host.
+var everything = attest.SNPPlatform{
+	ForbidSMT: true, RequireTSME: true, RequireECC: true, RequireRAPLDisabled: true, RequireCiphertextHiding: true,
+	RequireAliasCheck: true, ForbidTIO: true, ForbidReserved: true,
+}
+
 func right(l Line, signer Signer) *subject {
 	tcb, least := tcbOf(l)
 	launch := attest.LaunchDigestsOf([]byte("manifest"))
 	r := &Report{
 		Version: 5, SignatureAlgo: SignatureECDSAP384, Signer: signer, Policy: bitMustBeOne | bitSMT | 1<<8 | 55,
 		CurrentTCB: tcb, ReportedTCB: tcb, CommittedTCB: tcb, LaunchTCB: tcb,
+		PlatformInfo: platformTSME | platformECC | platformRAPLDisabled | platformCiphertextHiding | platformAliasCheck, LaunchMitigations: 0x7, CurrentMitigations: 0xb,
 		CPUIDFamily: 0x19, CPUIDModel: 1, ReportData: [64]byte{1, 2, 3}, HostData: launch.SHA256,
 		Measurement: [48]byte(bytes.Repeat([]byte{7}, 48)), ReportIDMA: [32]byte(bytes.Repeat([]byte{0xff}, 32)),
 	}
@@ -196,7 +203,9 @@ func right(l Line, signer Signer) *subject {
 		policy: &attest.SNPPolicy{
 			Measurements: []attest.Hex{bytes.Clone(r.Measurement[:])}, Products: []string{string(l)}, ChipIDs: []string{hex.EncodeToString(r.ChipID[:])},
 			Signers: []string{"vcek"}, MinimumTCB: map[string]attest.SNPTCB{string(l): least}, Revocation: attest.CheckRequired,
-			Guest: attest.SNPGuestPolicy{AllowSMT: true, MinimumABI: "1.55"},
+			Guest:              attest.SNPGuestPolicy{AllowSMT: true, MinimumABI: "1.55"},
+			Platform:           everything,
+			RequireMitigations: 0x3,
 		},
 	}
 	p := fakes()[l]
@@ -242,6 +251,9 @@ func TestAccepted(t *testing.T) {
 				s := right(l, signer)
 				if s.report.Version = version; version < 3 {
 					s.report.CPUIDFamily, s.report.CPUIDModel = 0, 0 // the certificate then names the line
+				}
+				if version < 5 {
+					s.policy.RequireMitigations = 0 // which such a report can't state
 				}
 				r, err := s.appraise()
 				if err != nil || !r.Accepted || r.Simulated || r.Type != attest.SNP {

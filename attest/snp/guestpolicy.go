@@ -109,4 +109,15 @@ var hints = map[string]string{
 	"snp.policy.cxl":             "the VM's memory may lie on CXL devices",
 	"snp.policy.single_socket":   "the VM may run on more than one socket",
 	"snp.policy.abi":             "the VM allows older firmware than the policy asks for",
+
+	"snp.platform_info.smt":               "the host's cores run two threads each, which share caches: its operator can switch that off in the firmware's setup",
+	"snp.platform_info.tsme":              "the host does not encrypt all of its memory: its operator can switch that on in the firmware's setup",
+	"snp.platform_info.ecc":               "the host's memory does not correct errors",
+	"snp.platform_info.rapl_disabled":     "the host can measure what power the VM draws, and with that what it computes",
+	"snp.platform_info.ciphertext_hiding": "the host can read the VM's encrypted memory, and watch what changes in it; older processors can't prevent that",
+	"snp.platform_info.alias_check":       "the host's firmware is too old to look for memory that answers at two addresses (BadRAM), or found some",
+	"snp.platform_info.tio":               "the host can offer the VM devices that reach into its private memory",
+	"snp.platform_info.reserved":          "the host's firmware states what this program does not know; a newer one may",
+	"snp.mitigations.launch":              "the VM was launched before the host's firmware mended that, or on firmware that does not state it; start it again",
+	"snp.mitigations.current":             "the host's firmware has not mended that, or does not state it; it must be updated",
 }

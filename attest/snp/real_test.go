@@ -25,11 +25,12 @@ var genuine = []struct {
 	measurement         string // its beginning and its end
 	reportData          string // its beginning
 	at                  time.Time
+	platform            string // what its host lacks of what a policy can ask for
 }{
-	{"snp-milan-v2-vcek", "vcek.pem", Milan, 2, VCEK, 0xb0000, "4405000000000002", "b07af962 872b01", "0102030405", time.Time{}},
-	{"snp-genoa-v3-vcek", "vcek.pem", Genoa, 3, VCEK, 0, "541700000000000a", "f57dc09a 7c89ae", "b581f12e", time.Time{}},
-	{"snp-turin-v5-vcek", "vcek.pem", Turin, 5, VCEK, 0, "4700000002000100", "f924dd18 dee624", "", time.Time{}},
-	{"snp-milan-v3-vlek", "vlek.pem", Milan, 3, VLEK, 0, "", "5a5cdbad ed0715", "", time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC)},
+	{"snp-milan-v2-vcek", "vcek.pem", Milan, 2, VCEK, 0xb0000, "4405000000000002", "b07af962 872b01", "0102030405", time.Time{}, "smt tsme ecc rapl_disabled ciphertext_hiding alias_check"},
+	{"snp-genoa-v3-vcek", "vcek.pem", Genoa, 3, VCEK, 0, "541700000000000a", "f57dc09a 7c89ae", "b581f12e", time.Time{}, "tsme rapl_disabled ciphertext_hiding"},
+	{"snp-turin-v5-vcek", "vcek.pem", Turin, 5, VCEK, 0, "4700000002000100", "f924dd18 dee624", "", time.Time{}, "smt rapl_disabled ciphertext_hiding reserved"},
+	{"snp-milan-v3-vlek", "vlek.pem", Milan, 3, VLEK, 0, "", "5a5cdbad ed0715", "", time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC), "smt rapl_disabled ciphertext_hiding"},
 }
 
 // pins accepts what a report says, and nothing else; AMD's list is not there.
@@ -132,6 +133,7 @@ func TestReal(t *testing.T) {
 				t.Errorf("without a list: %v", err)
 			}
 			p.Revocation = attest.CheckNot
+			wantPlatform(t, e, want, *p, at, tt.platform)
 			// Each byte that is signed counts; a few of each field will do.
 			for at := 0; at < SignedSize; at += 7 {
 				forged := e
@@ -149,6 +151,33 @@ func TestReal(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// wantPlatform asks everything of a genuine host: it is refused for what it lacks,
+// and accepted by a policy that asks for what it has.
+func wantPlatform(t *testing.T, e attest.Evidence, want attest.Expected, p attest.SNPPolicy, at time.Time, lacks string) {
+	t.Helper()
+	p.Platform = everything
+	r, err := Appraise(t.Context(), e, want, &p, at)
+	var failed []string
+	for _, c := range r.Failed() {
+		failed = append(failed, strings.TrimPrefix(c.Name, "snp.platform_info."))
+	}
+	if got := strings.Join(failed, " "); err == nil || got != lacks {
+		t.Errorf("its host lacks %q; want %q (%v)", got, lacks, err)
+	}
+	report, err := Parse(e.Report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report.PinPlatform(&p)
+	if _, err := Appraise(t.Context(), e, want, &p, at); err != nil {
+		t.Errorf("pinned to its host: %v", err)
+	}
+	p.RequireMitigations = 1
+	if r, err := Appraise(t.Context(), e, want, &p, at); err == nil || len(r.Failed()) != 2 || r.Failed()[0].Name != "snp.mitigations.launch" {
+		t.Errorf("with a mitigation that none of these states: %v", err)
 	}
 }
 

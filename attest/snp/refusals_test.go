@@ -97,23 +97,25 @@ func refusals() map[string]refusal {
 			s.report.IDKeyDigest[0] = 1
 			s.policy.IDKeyDigests = []attest.Hex{slices.Repeat([]byte{1}, 48)}
 		}, "snp.id_key_digest"},
-		"an author key":                   {func(s *subject) { s.report.AuthorKeyDigest[47] = 1 }, "snp.author_key_digest"},
-		"a migration agent":               {func(s *subject) { s.report.ReportIDMA[31] = 0xfe }, "snp.report_id_ma"},
-		"a migration agent of zeros":      {func(s *subject) { s.report.ReportIDMA = [32]byte{} }, "snp.report_id_ma"},
-		"debug":                           {func(s *subject) { s.report.Policy |= bitDebug }, "snp.policy.debug"},
-		"migration allowed":               {func(s *subject) { s.report.Policy |= bitMigrationAgent }, "snp.policy.migration_agent"},
-		"SMT":                             {func(s *subject) { s.policy.Guest.AllowSMT = false }, "snp.policy.smt"},
-		"CXL":                             {func(s *subject) { s.report.Policy |= bitCXL }, "snp.policy.cxl"},
-		"several sockets":                 {func(s *subject) { s.policy.Guest.RequireSingleSocket = true }, "snp.policy.single_socket"},
-		"bit 17 not set":                  {func(s *subject) { s.report.Policy &^= bitMustBeOne }, "snp.policy.reserved"},
-		"bit 26":                          {func(s *subject) { s.report.Policy |= 1 << 26 }, "snp.policy.reserved"},
-		"bit 63":                          {func(s *subject) { s.report.Policy |= 1 << 63 }, "snp.policy.reserved"},
-		"an older ABI":                    {func(s *subject) { s.report.Policy-- }, "snp.policy.abi"},
-		"an ABI that is none":             {func(s *subject) { s.policy.Guest.MinimumABI = "1" }, "snp.policy.abi"},
-		"no minimum for the line":         {func(s *subject) { s.policy.MinimumTCB = nil }, "snp.tcb.current snp.tcb.reported snp.tcb.committed snp.tcb.launch"},
-		"a reserved byte of the TCB":      {func(s *subject) { s.report.LaunchTCB[3] = 1 }, "snp.tcb.launch"},
-		"a key's certificate that is not": {func(s *subject) { s.leaf.name = "SEV-VLEK" }, "snp.certificate"},
-		"no certificate":                  {func(s *subject) { s.last = func(e *attest.Evidence) { e.Endorsements.Certificates = nil } }, "snp.certificate"},
+		"an author key":                       {func(s *subject) { s.report.AuthorKeyDigest[47] = 1 }, "snp.author_key_digest"},
+		"a migration agent":                   {func(s *subject) { s.report.ReportIDMA[31] = 0xfe }, "snp.report_id_ma"},
+		"a migration agent of zeros":          {func(s *subject) { s.report.ReportIDMA = [32]byte{} }, "snp.report_id_ma"},
+		"debug":                               {func(s *subject) { s.report.Policy |= bitDebug }, "snp.policy.debug"},
+		"migration allowed":                   {func(s *subject) { s.report.Policy |= bitMigrationAgent }, "snp.policy.migration_agent"},
+		"SMT":                                 {func(s *subject) { s.policy.Guest.AllowSMT = false }, "snp.policy.smt"},
+		"CXL":                                 {func(s *subject) { s.report.Policy |= bitCXL }, "snp.policy.cxl"},
+		"several sockets":                     {func(s *subject) { s.policy.Guest.RequireSingleSocket = true }, "snp.policy.single_socket"},
+		"bit 17 not set":                      {func(s *subject) { s.report.Policy &^= bitMustBeOne }, "snp.policy.reserved"},
+		"bit 26":                              {func(s *subject) { s.report.Policy |= 1 << 26 }, "snp.policy.reserved"},
+		"bit 63":                              {func(s *subject) { s.report.Policy |= 1 << 63 }, "snp.policy.reserved"},
+		"a bit of the host that is not known": {func(s *subject) { s.report.PlatformInfo |= 1 << 6 }, "snp.platform_info.reserved"},
+		"its last bit":                        {func(s *subject) { s.report.PlatformInfo |= 1 << 63 }, "snp.platform_info.reserved"},
+		"an older ABI":                        {func(s *subject) { s.report.Policy-- }, "snp.policy.abi"},
+		"an ABI that is none":                 {func(s *subject) { s.policy.Guest.MinimumABI = "1" }, "snp.policy.abi"},
+		"no minimum for the line":             {func(s *subject) { s.policy.MinimumTCB = nil }, "snp.tcb.current snp.tcb.reported snp.tcb.committed snp.tcb.launch"},
+		"a reserved byte of the TCB":          {func(s *subject) { s.report.LaunchTCB[3] = 1 }, "snp.tcb.launch"},
+		"a key's certificate that is not":     {func(s *subject) { s.leaf.name = "SEV-VLEK" }, "snp.certificate"},
+		"no certificate":                      {func(s *subject) { s.last = func(e *attest.Evidence) { e.Endorsements.Certificates = nil } }, "snp.certificate"},
 		"too many certificates": {func(s *subject) {
 			s.evidence.Endorsements.Certificates = slices.Repeat([][]byte{fakes()[Milan].ask.Raw}, maxCertificates)
 		}, "snp.certificate"},
@@ -126,6 +128,16 @@ func refusals() map[string]refusal {
 			s.leaf.more = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 		}, "snp.certificate"},
 	}
+	// What the policy asks of the host: each bit the other way, the rest right.
+	for _, b := range platformBits {
+		all["the host's "+b.name] = refusal{func(s *subject) { s.report.PlatformInfo ^= b.bit }, b.name}
+	}
+	for i, bit := range []uint64{1 << 0, 1 << 1} {
+		all[fmt.Sprintf("mitigation %d not there at launch", i)] = refusal{func(s *subject) { s.report.LaunchMitigations &^= bit }, "snp.mitigations.launch"}
+		all[fmt.Sprintf("mitigation %d not there now", i)] = refusal{func(s *subject) { s.report.CurrentMitigations &^= bit }, "snp.mitigations.current"}
+	}
+	all["mitigations that others have"] = refusal{func(s *subject) { s.policy.RequireMitigations = 1 << 63 }, "snp.mitigations.launch snp.mitigations.current"}
+	all["a version without mitigations"] = refusal{func(s *subject) { s.report.Version = 4 }, "snp.mitigations.launch snp.mitigations.current"}
 	// Extensions of AMD's: each there, known and well-formed.
 	for name, change := range map[string]func(x extensions){
 		"no version":              func(x extensions) { delete(x, [2]int{arcVersion}) },
@@ -270,6 +282,7 @@ func TestRefusedOnTurinAndOfProviders(t *testing.T) {
 	// says by which keys it would be judged.
 	s = right(Milan, VCEK)
 	s.report.Version, s.report.CPUIDFamily, s.report.CPUIDModel = 2, 0, 0
+	s.policy.RequireMitigations = 0
 	s.last = func(e *attest.Evidence) { e.Endorsements.Certificates = nil }
 	wantRefusal(t, "version 2 without a certificate", s, "snp.certificate snp.product", seen)
 }

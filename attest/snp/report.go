@@ -1,5 +1,5 @@
 // Package snp appraises SEV-SNP's attestation reports (AMD 56860, "SEV Secure
-// Nested Paging Firmware ABI Specification", tables 9, 22, 23 and 121) by AMD's
+// Nested Paging Firmware ABI Specification", tables 9, 22, 23, 24 and 121) by AMD's
 // endorsements of the keys that sign them (57230, "Versioned Chip Endorsement
 // Key Certificate and KDS Interface Specification").
 //
@@ -13,7 +13,8 @@
 //   - Whatever a certificate says is held against the report: product, the
 //     reported TCB version byte by byte, the chip.
 //   - Appraise looks at every field that can weaken a guest. What the policy does
-//     not list is refused, and each claim is in the result, refused or not.
+//     not list is refused, and each claim is in the result, refused or not. What
+//     the host is like is judged as far as the policy asks, and shown in any case.
 package snp
 
 import (
@@ -60,7 +61,7 @@ type Report struct {
 	VMPL          uint32
 	SignatureAlgo uint32
 	CurrentTCB    TCB
-	PlatformInfo  uint64
+	PlatformInfo  uint64 // table 24
 	// AuthorKey: AuthorKeyDigest says who signed the ID key.
 	AuthorKey bool
 	// MaskChipKey: the signature is left out.
@@ -176,7 +177,7 @@ func (r *Report) fields(c codec) {
 		c.zero(at+3, at+4)
 	}
 	c.bytes(0x1f0, r.LaunchTCB[:])
-	if r.Version >= 5 {
+	if r.HasMitigations() {
 		c.u64(0x1f8, &r.LaunchMitigations)
 		c.u64(0x200, &r.CurrentMitigations)
 		c.zero(0x208, SignedSize)

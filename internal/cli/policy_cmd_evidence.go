@@ -139,6 +139,7 @@ func (p *pins) snp(e attest.Evidence) (*attest.SNPPolicy, error) {
 		Revocation: attest.CheckRequired, VMPL: r.VMPL, IDKeyDigests: nonZero(r.IDKeyDigest[:]), AuthorKeyDigests: nonZero(r.AuthorKeyDigest[:]),
 		Guest: attest.SNPGuestPolicy{AllowDebug: bit(19), AllowMigrationAgent: bit(18), AllowSMT: bit(16), AllowCXL: bit(21), RequireSingleSocket: bit(20)},
 	}
+	r.PinPlatform(s)
 	switch r.Signer {
 	case snp.VCEK:
 		s.Signers = []string{"vcek"}

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,9 +48,9 @@ func readHost(name string) (hostDescription, error) {
 
 // snpFlags are of policies for SEV-SNP.
 type snpFlags struct {
-	products, chips, signers, tcb []string
-	revocation                    string
-	strict                        bool
+	products, chips, signers, tcb, platform []string
+	revocation, mitigations                 string
+	strict                                  bool
 }
 
 func (s *snpFlags) add(cmd *cobra.Command) {
@@ -60,6 +61,9 @@ func (s *snpFlags) add(cmd *cobra.Command) {
 	f.StringSliceVar(&s.signers, "signer", []string{"vcek", "vlek"}, "the `KEYS` that may sign: vcek, vlek")
 	f.StringVar(&s.revocation, "revocation", string(attest.CheckRequired), "AMD's revocation list: `required` or unchecked")
 	f.BoolVar(&s.strict, "strict", false, "accept no simultaneous multithreading and a single socket only")
+	f.StringSliceVar(&s.platform, "platform", nil, "what the host must be like, `WORDS` such as require_alias_check,require_ecc: the policy's members of platform")
+	f.StringVar(&s.mitigations, "require-mitigations", "", "the mitigations that the host's firmware must state, a vector of bits in `HEX` such as 0x3")
+	complete(cmd, "platform", platformFlags)
 	complete(cmd, "product", func() []string { return []string{"Milan", "Genoa", "Turin"} })
 }
 
@@ -75,6 +79,10 @@ func (p *policyInit) snpSection() (*attest.SNPPolicy, error) {
 		Products: f.products, ChipIDs: f.chips, Signers: f.signers, Revocation: attest.Check(f.revocation),
 		MinimumTCB: map[string]attest.SNPTCB{},
 		Guest:      attest.SNPGuestPolicy{AllowSMT: !f.strict, RequireSingleSocket: f.strict},
+		Platform:   attest.SNPPlatform{ForbidSMT: f.strict},
+	}
+	if err := f.host(s); err != nil {
+		return nil, err
 	}
 	if p.digests != nil {
 		s.HostData = []attest.Hex{p.digests.SHA256[:]}
@@ -107,6 +115,32 @@ func (p *policyInit) snpSection() (*attest.SNPPolicy, error) {
 	}
 	p.wants(len(f.products)+len(f.tcb) == 0, "minimum-tcb", "the oldest firmware that you trust"+leastTCB)
 	return s, nil
+}
+
+// host reads what is asked of it.
+func (s *snpFlags) host(to *attest.SNPPolicy) error {
+	for _, word := range s.platform {
+		i := slices.Index(platformFlags(), word)
+		if i < 0 {
+			return usagef("docs/policy.md says what each stands for", "--platform %q: expected some of %s", word, strings.Join(platformFlags(), ", "))
+		}
+		*platformMembers[i].of(&to.Platform) = true
+	}
+	if s.mitigations == "" {
+		return nil
+	}
+	if err := to.RequireMitigations.UnmarshalText([]byte(s.mitigations)); err != nil {
+		return usagef("AMD's security bulletins say what a bit stands for", "--require-mitigations %q %v", s.mitigations, err)
+	}
+	return nil
+}
+
+func platformFlags() []string {
+	var words []string
+	for _, m := range platformMembers {
+		words = append(words, m.flag)
+	}
+	return words
 }
 
 // leastTCB says where to find it.

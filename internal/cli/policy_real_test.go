@@ -4,6 +4,7 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,55 @@ func TestPinsRefuse(t *testing.T) {
 			}
 		} else if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v; want %q in it", name, err, tt.want)
+		}
+	}
+}
+
+// What a policy may ask of a host can be asked for on the command line by the
+// member's own name, and sets that member alone.
+func TestPlatformMembers(t *testing.T) {
+	fields := reflect.TypeFor[attest.SNPPlatform]()
+	if fields.NumField() != len(platformMembers) {
+		t.Fatalf("%d members, %d on the command line", fields.NumField(), len(platformMembers))
+	}
+	seen := map[string]bool{}
+	for i := range fields.NumField() {
+		name, _, _ := strings.Cut(fields.Field(i).Tag.Get("json"), ",")
+		var got attest.SNPPolicy
+		if err := (&snpFlags{platform: []string{name}}).host(&got); err != nil {
+			t.Error(err)
+		}
+		var want attest.SNPPlatform
+		reflect.ValueOf(&want).Elem().Field(i).SetBool(true)
+		words := platformWords(got.Platform)
+		if got.Platform != want || len(words) != 1 || seen[words[0]] {
+			t.Errorf("%s: %+v, said as %q", name, got.Platform, words)
+		}
+		seen[strings.Join(words, "")] = true
+	}
+}
+
+// Pinned to a report, a policy asks for what is good of its host and no more.
+func TestPinsPlatform(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(r *snp.Report)
+		want   attest.SNPPlatform
+		bits   attest.Bits
+	}{
+		"nothing good": {func(r *snp.Report) { r.PlatformInfo = 1<<0 | 1<<6 | 1<<7 }, attest.SNPPlatform{}, 0},
+		"all good": {func(r *snp.Report) { r.PlatformInfo = 0x3e }, attest.SNPPlatform{
+			ForbidSMT: true, RequireTSME: true, RequireECC: true, RequireRAPLDisabled: true, RequireCiphertextHiding: true,
+			RequireAliasCheck: true, ForbidTIO: true, ForbidReserved: true,
+		}, 0},
+		"mended since": {func(r *snp.Report) {
+			r.PlatformInfo, r.Version, r.LaunchMitigations, r.CurrentMitigations = 1<<0|1<<6|1<<7, 5, 5, 7
+		}, attest.SNPPlatform{}, 5},
+	} {
+		r := &snp.Report{Version: 3, Policy: 0x30000, CPUIDFamily: 0x19, CPUIDModel: 1, ChipID: [64]byte{1}}
+		tt.change(r)
+		got, err := (&pins{}).policy(attest.Evidence{Type: attest.SNP, Report: snp.Marshal(r)})
+		if err != nil || got.SNP.Platform != tt.want || got.SNP.RequireMitigations != tt.bits {
+			t.Errorf("%s: %+v, %s, %v", name, got.SNP.Platform, got.SNP.RequireMitigations, err)
 		}
 	}
 }

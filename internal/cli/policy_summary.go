@@ -110,6 +110,44 @@ func summarySNP(s *attest.SNPPolicy, say func(name, format string, args ...any))
 		g += ", CXL memory allowed"
 	}
 	say("guest policy", "%s; VMPL %d", g, s.VMPL)
+	say("host", "%s", orShown(strings.Join(platformWords(s.Platform), ", ")))
+	if s.RequireMitigations != 0 {
+		say("mitigations", "each bit of %s, at the guest's launch and now", s.RequireMitigations)
+	}
+}
+
+// platformMember is a member of platform in an SNP policy, in plain words.
+type platformMember struct {
+	flag, text string
+	of         func(*attest.SNPPlatform) *bool
+}
+
+var platformMembers = []platformMember{
+	{"forbid_smt", "SMT off", func(p *attest.SNPPlatform) *bool { return &p.ForbidSMT }},
+	{"require_tsme", "all memory encrypted (TSME)", func(p *attest.SNPPlatform) *bool { return &p.RequireTSME }},
+	{"require_ecc", "ECC memory", func(p *attest.SNPPlatform) *bool { return &p.RequireECC }},
+	{"require_rapl_disabled", "power not measured (RAPL)", func(p *attest.SNPPlatform) *bool { return &p.RequireRAPLDisabled }},
+	{"require_ciphertext_hiding", "ciphertext hidden", func(p *attest.SNPPlatform) *bool { return &p.RequireCiphertextHiding }},
+	{"require_alias_check", "memory checked for aliases", func(p *attest.SNPPlatform) *bool { return &p.RequireAliasCheck }},
+	{"forbid_tio", "SEV-TIO off", func(p *attest.SNPPlatform) *bool { return &p.ForbidTIO }},
+	{"forbid_reserved", "nothing that is not known", func(p *attest.SNPPlatform) *bool { return &p.ForbidReserved }},
+}
+
+func platformWords(p attest.SNPPlatform) (words []string) {
+	for _, m := range platformMembers {
+		if *m.of(&p) {
+			words = append(words, m.text)
+		}
+	}
+	return words
+}
+
+// orShown is for what a policy may leave open.
+func orShown(words string) string {
+	if words == "" {
+		return "not judged: what it says of SMT, ECC and the like is shown"
+	}
+	return words
 }
 
 func summaryIntel(t attest.IntelTCB, say func(name, format string, args ...any)) {
