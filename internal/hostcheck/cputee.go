@@ -7,17 +7,16 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/klauspost/cpuid/v2"
 	"golang.org/x/sys/unix"
 )
 
 // cpuTEE is what the CPU says of its TEEs.
 type cpuTEE struct {
-	// CPUID 8000001Fh (AMD 24594, appendix E).
+	// CPUID 8000001Fh.
 	SEV, SEVES, SEVSNP bool
 	CBit, ReducedBits  int
 	// SGX is CPUID 7.0 EBX[2], SGXLaunchControl ECX[30]; EPC is the sum of leaf
-	// 12h's subleaves, in bytes (Intel SDM 3D, 34.7).
+	// 12h's subleaves, in bytes.
 	SGX, SGXLaunchControl bool
 	EPC                   uint64
 	// TDX is the kernel's flag, for no leaf of a host tells.
@@ -26,15 +25,7 @@ type cpuTEE struct {
 
 // processorTEE asks the CPU that runs this; /proc tells of TDX.
 func (h *host) processorTEE() cpuTEE {
-	c := cpuid.CPU
-	t := cpuTEE{
-		SEV: c.Supports(cpuid.SEV), SEVES: c.Supports(cpuid.SEV_ES), SEVSNP: c.Supports(cpuid.SEV_SNP),
-		CBit: int(c.AMDMemEncryption.CBitPossition), ReducedBits: int(c.AMDMemEncryption.PhysAddrReduction),
-		SGX: c.SGX.Available, SGXLaunchControl: c.SGX.LaunchControl,
-	}
-	for _, s := range c.SGX.EPCSections {
-		t.EPC += s.EPCSize
-	}
+	t := decodeTEE(runCPUID)
 	t.TDX = h.cpuFlag("tdx_host_platform")
 	return t
 }
@@ -64,8 +55,8 @@ const usualCBit = 51
 // CBitPos is the place of the encryption bit in physical addresses: this CPU's,
 // else the usual one.
 func CBitPos() int {
-	if c := cpuid.CPU; c.Supports(cpuid.SEV) && c.AMDMemEncryption.CBitPossition > 0 {
-		return int(c.AMDMemEncryption.CBitPossition)
+	if t := decodeTEE(runCPUID); t.SEV && t.CBit > 0 {
+		return t.CBit
 	}
 	return usualCBit
 }
