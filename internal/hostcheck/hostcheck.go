@@ -131,8 +131,9 @@ type probe struct {
 
 const (
 	brief = 10 * time.Second
-	// longest bounds the probes that run guests or hash images.
-	longest = 25 * time.Second
+	// longest bounds the probes that run programs or guests, or hash images, which
+	// take long where the host itself is emulated.
+	longest = 90 * time.Second
 	// overdue is how long a probe that was told to give up is waited for.
 	overdue = 2 * time.Second
 )
