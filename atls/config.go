@@ -45,6 +45,10 @@ func Server(cfg ServerConfig) (credentials.TransportCredentials, error) {
 	}
 	t.config = baseConfig(t.protocol())
 	t.config.Certificates = []tls.Certificate{cfg.Identity.cert}
+	t.config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		tell(hello.Conn, Greeted)
+		return nil, nil // this very one
+	}
 	switch {
 	case cfg.ClientCAs != nil:
 		t.config.ClientAuth = tls.RequireAndVerifyClientCert

@@ -90,6 +90,9 @@ func agree(own, theirs hello) error {
 
 // give proves this side.
 func (t *transport) give(ctx context.Context, conn io.ReadWriter, theirs hello, info *Info) error {
+	if t.role == server {
+		tell(conn, Waiting)
+	}
 	e, err := t.prover.prove(ctx, leafOf(t.role, info.Exporter, t.spki, theirs.nonce), theirs.has(flagCached))
 	if err != nil {
 		word := failed
@@ -99,6 +102,9 @@ func (t *transport) give(ctx context.Context, conn io.ReadWriter, theirs hello, 
 		// Whether it is heard or not, the connection ends here.
 		_ = writeMessage(conn, kindVerdict, []byte{byte(word)})
 		return err
+	}
+	if t.role == server {
+		tell(conn, Appraising) // before a word of it: who does not read it stalls
 	}
 	if err := writeMessage(conn, kindEvidence, e.bytes()); err != nil {
 		return err

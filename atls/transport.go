@@ -71,7 +71,11 @@ func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInf
 	if t.role != server {
 		return nil, nil, errors.New("TLS: a client's credentials can't serve")
 	}
-	return t.establish(context.Background(), raw, tls.Server(raw, t.config))
+	conn, info, err := t.establish(context.Background(), raw, tls.Server(raw, t.config))
+	if err == nil {
+		tell(raw, Connected)
+	}
+	return conn, info, err
 }
 
 // establish ends in bounded time, with a connection that may carry calls, or

@@ -164,7 +164,6 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 		l.Close()
 		return fmt.Errorf("agent: %w", err)
 	}
-	defer done()
 	gate := callauth.Gate{Digest: a.cfg.Manifest.Digest, Admit: func(ctx context.Context, c callauth.Caller, method string) error {
 		if err := a.admitConnection(ctx, method); err != nil {
 			return err
@@ -172,7 +171,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 		if err := a.admit(c, method, nil); err != nil {
 			return err
 		}
-		letStay(ctx)
+		letStay(ctx, c)
 		return nil
 	}}
 	options := append(bulk.ServerOptions(), gate.ServerOptions()...)
@@ -192,6 +191,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 		err = fmt.Errorf("agent: serving: %w", err)
 	}
 	a.stop()
+	done() // or else the server would wait for whoever waits for evidence
 	stopServer(server)
 	<-served
 	for _, in := range a.inputs {

@@ -47,8 +47,8 @@ func checkTEE(cfg *Config) error {
 // run without keeping the TEE busy.
 const evidenceEpoch = time.Minute
 
-// credentials are how participants are met. done is to be called when nobody is
-// any more.
+// credentials are how participants are met. done ends the giving of evidence, to
+// those who wait for it, too.
 func (a *Agent) credentials() (creds credentials.TransportCredentials, done func(), err error) {
 	cfg := atls.ServerConfig{Identity: a.identity, ClientCAs: a.clients}
 	done = func() {}

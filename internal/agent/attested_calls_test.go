@@ -34,11 +34,11 @@ func (p participant) Verify(ctx context.Context, e attest.Evidence, want attest.
 
 // startAttested runs an agent with attested TLS on a simulated TEE, whose
 // clients appraise it.
-func startAttested(t testing.TB) *env {
+func startAttested(t testing.TB, options ...option) *env {
 	t.Helper()
 	a := host(t)
 	m := attested(t)
-	e := start(t, m, inTEE(a))
+	e := start(t, m, append([]option{inTEE(a)}, options...)...)
 	f, err := manifest.Freeze(m)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -35,6 +36,14 @@ func TestDocumentationIsComplete(t *testing.T) {
 	for m := range callRoles {
 		if name := m[strings.LastIndex(m, "/")+1:]; !strings.Contains(doc, "| `"+name+"` |") {
 			t.Errorf("call %s is not documented", name)
+		}
+	}
+	for s, row := range map[step]string{
+		silent: "no whole ClientHello came", greeted: "TLS goes on", waiting: "waits for evidence",
+		appraising: "has the evidence, and gives no verdict yet", connected: "no call was admitted yet", admitted: "a participant's",
+	} {
+		if want := fmt.Sprintf("| %s | %d |", row, allPlaces[s]); !strings.Contains(doc, want) {
+			t.Errorf("the documentation lacks %q", want)
 		}
 	}
 	for _, name := range []string{resultsName + "/", stdoutName, stderrName, failureName} {

@@ -6,15 +6,24 @@ import (
 	"time"
 
 	"google.golang.org/grpc/peer"
+
+	"github.com/ultravioletrs/cocos/internal/callauth"
+	"github.com/ultravioletrs/cocos/keys"
 )
 
-const MaxVisitors = maxVisitors
+// SilentPlaces and GreetedPlaces are how many may stop at these steps.
+var SilentPlaces, GreetedPlaces = allPlaces[silent], allPlaces[greeted]
 
-func NewDoor(l net.Listener, places int, after func(time.Duration, func()) *time.Timer) net.Listener {
-	return &door{Listener: l, max: places, after: after}
+// NewDoor has n places at each step.
+func NewDoor(l net.Listener, n int, after func(time.Duration, func()) *time.Timer) net.Listener {
+	d := &door{Listener: l, after: after}
+	for s := range d.places {
+		d.places[s] = n
+	}
+	return d
 }
 
-// LetStay is what an admitted call on c does.
-func LetStay(c net.Conn) {
-	letStay(peer.NewContext(context.Background(), &peer.Peer{Addr: c.RemoteAddr()}))
+// LetStay is what an admitted call of the key's owner on c does.
+func LetStay(c net.Conn, key keys.Public) {
+	letStay(peer.NewContext(context.Background(), &peer.Peer{Addr: c.RemoteAddr()}), callauth.Caller{Key: key})
 }
