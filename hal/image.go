@@ -89,8 +89,8 @@ type CommandLines struct {
 
 // hardening is the part of the command line that every guest has: a fault ends
 // the VM at once, entropy comes from the CPU, nothing unsigned runs in the
-// kernel, freed memory is cleared.
-const hardening = "panic=-1 oops=panic random.trust_cpu=on random.trust_bootloader=off lockdown=confidentiality module.sig_enforce=1 init_on_free=1"
+// kernel, freed memory is cleared, no PCI device is plugged in while it runs.
+const hardening = "panic=-1 oops=panic random.trust_cpu=on random.trust_bootloader=off lockdown=confidentiality module.sig_enforce=1 init_on_free=1 acpiphp.disable=1"
 
 // CommandLine returns the kernel command line of a guest. An attested guest has
 // no console; a plain one shows errors and its last words on the serial port.

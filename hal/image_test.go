@@ -24,7 +24,7 @@ func sampleImage() Image {
 }
 
 func TestCommandLine(t *testing.T) {
-	const common = " panic=-1 oops=panic random.trust_cpu=on random.trust_bootloader=off lockdown=confidentiality module.sig_enforce=1 init_on_free=1" +
+	const common = " panic=-1 oops=panic random.trust_cpu=on random.trust_bootloader=off lockdown=confidentiality module.sig_enforce=1 init_on_free=1 acpiphp.disable=1" +
 		" cocos.runtime=sha256-4096:200:ab00000000000000000000000000000000000000000000000000000000000000:00000000000000000000000000000000000000000000000000000000000000cd"
 	img := sampleImage()
 	if got, want := CommandLine(img, true), "console=null no_timer_check"+common; got != want {

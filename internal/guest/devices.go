@@ -35,6 +35,12 @@ const (
 	virtioDevices = "bus/virtio/devices"
 )
 
+// driverLocks take a 0, after which a driver that is loaded gets no device, and a
+// new virtio device no driver. The kernel's PCI core does not ask the first of
+// them when a device is plugged in, so that the command line turns hot plug off,
+// too: ACPI's, for other ways need a bridge, which guestDevices has not.
+var driverLocks = []string{"bus/pci/drivers_autoprobe", "bus/virtio/drivers_autoprobe"}
+
 // devices ends the boot of an attested guest that has others than these. In a
 // plain guest, whose memory the host reads, they change nothing.
 func (m *Machine) devices(context.Context) error {
@@ -42,6 +48,31 @@ func (m *Machine) devices(context.Context) error {
 		return nil
 	}
 	return checkDevices("/sys")
+}
+
+// lockDevices is for when all drivers are loaded: loading one gives it its
+// devices before it returns, and nothing later in the boot needs another.
+func (m *Machine) lockDevices(context.Context) error {
+	if !m.CommandLine.Attested {
+		return nil
+	}
+	return lockDevices("/sys")
+}
+
+// lockDevices keeps drivers and devices apart from now on, and looks again for
+// what was plugged in since the first look.
+func lockDevices(sys string) error {
+	for _, lock := range driverLocks {
+		f, err := os.OpenFile(filepath.Join(sys, lock), os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString("0\n")
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("keeping drivers from devices that are plugged in later: %w", err)
+		}
+	}
+	return checkDevices(sys)
 }
 
 func checkDevices(sys string) error {

@@ -3,6 +3,7 @@ package guest
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -81,5 +82,79 @@ func TestCheckDevices(t *testing.T) {
 	}
 	if err := checkDevices(filepath.Join(t.TempDir(), "none")); err != nil {
 		t.Errorf("a machine without these buses: %v", err)
+	}
+}
+
+// After the lock no bus gives a driver to what comes, and what came since the
+// first look ends the boot.
+func TestLockDevices(t *testing.T) {
+	cocos := map[string]string{"0000:00:01.0": "0x1af4 0x1041 0x020000"}
+	on := []string{"1\n", "1\n"}
+	for name, tt := range map[string]struct {
+		pci   map[string]string
+		locks []string // of PCI and of virtio; empty: there is none
+		want  string
+	}{
+		"what Cocos gives":    {cocos, on, ""},
+		"no lock of PCI":      {cocos, []string{"", "1\n"}, "pci/drivers_autoprobe: no such file"},
+		"no lock of virtio":   {cocos, []string{"1\n", ""}, "virtio/drivers_autoprobe: no such file"},
+		"a device since then": {map[string]string{"0000:00:04.0": "0x1234 0x1111 0x030000"}, on, "PCI device 0000:00:04.0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sys := sysfs(t, tt.pci, nil)
+			for i, b := range tt.locks {
+				file := filepath.Join(sys, driverLocks[i])
+				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if b == "" {
+					continue
+				}
+				if err := os.WriteFile(file, []byte(b), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := lockDevices(sys)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("error %v; want %q in it", err, tt.want)
+			}
+			if tt.want != "" {
+				return
+			}
+			for _, lock := range driverLocks {
+				if b, err := os.ReadFile(filepath.Join(sys, lock)); err != nil || string(b) != "0\n" {
+					t.Errorf("%s has %q, %v", lock, b, err)
+				}
+			}
+		})
+	}
+	// A kernel that does not take it. Root may write to any file, not to a folder.
+	sys := sysfs(t, cocos, nil)
+	if err := os.MkdirAll(filepath.Join(sys, driverLocks[0]), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := lockDevices(sys); err == nil || !strings.Contains(err.Error(), driverLocks[0]) {
+		t.Errorf("a lock that can't be written: %v", err)
+	}
+}
+
+// The lock would keep the wanted drivers out, too, if they came after it; and
+// what needs a device must not come before the lock.
+func TestDevicesAreLockedAmongThePhases(t *testing.T) {
+	at := func(name string) int {
+		return slices.IndexFunc(new(Machine).Phases(), func(p Phase) bool { return p.Name == name })
+	}
+	lock := at("lock devices")
+	for name, right := range map[string]bool{
+		"devices": at("devices") < at("modules"), "modules": at("modules") < lock, "lock modules": at("lock modules") < lock,
+		"runtime disk": lock < at("runtime disk"),
+	} {
+		if at(name) < 0 || lock < 0 || !right {
+			t.Errorf("%q is phase %d, and the lock is %d", name, at(name), lock)
+		}
+	}
+	// A plain guest is not asked to have such files.
+	if err := new(Machine).lockDevices(t.Context()); err != nil {
+		t.Errorf("in a plain guest: %v", err)
 	}
 }

@@ -15,6 +15,7 @@
 // Everything that the host hands in is hostile: the kernel command line of a
 // plain VM, its devices, its network. What is not expected refuses, and
 // modules are loaded from the image's own list only, then loading is locked.
+// In an attested guest, so are the buses of devices.
 // Nothing reads a disk as a whole.
 package guest
 
@@ -72,6 +73,7 @@ func (m *Machine) Phases() []Phase {
 		{"devices", m.devices},
 		{"modules", loadModules},
 		{"lock modules", lockModules},
+		{"lock devices", m.lockDevices},
 		{"late mounts", lateMounts},
 		{"entropy", entropy},
 		{"loopback", loopback},

@@ -121,6 +121,7 @@ func TestParseAttestedCommandLine(t *testing.T) {
 		"a parameter of ours":    {line + " cocos.shell=1", "cocos.shell"},
 		"lockdown lifted":        {strings.Replace(line, "lockdown=confidentiality", "lockdown=none", 1), `"lockdown=none" has no place`},
 		"the host's entropy":     {strings.Replace(line, "random.trust_bootloader=off", "random.trust_bootloader=on", 1), "random.trust_bootloader=on"},
+		"devices plugged in":     {strings.Replace(line, " acpiphp.disable=1", "", 1), "has no place"},
 		"unsigned modules":       {strings.Replace(line, "module.sig_enforce=1 ", "", 1), "has no place"},
 		"a runtime disk missing": {strings.TrimSuffix(line, runtime), "cocos.runtime is missing"},
 		"the runtime alone":      {runtime + " console=null", "has no place"},
