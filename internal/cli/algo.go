@@ -34,6 +34,9 @@ byte is sent. An upload that was cut goes on where it stopped.`,
 			if err := id.role(manifest.AlgorithmProvider); err != nil {
 				return err
 			}
+			if err := a.unchanged(id); err != nil {
+				return err
+			}
 			p, err := a.prepare(cmd, id, manifest.AlgorithmProvider)
 			if err != nil {
 				return err

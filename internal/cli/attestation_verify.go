@@ -12,6 +12,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/attest"
 	"github.com/ultravioletrs/cocos/attest/collateral"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 const reasonRefused = "EVIDENCE_REFUSED"
@@ -19,6 +20,8 @@ const reasonRefused = "EVIDENCE_REFUSED"
 // expectFlags say what evidence must bind beside the policy.
 type expectFlags struct {
 	reportData, hostData, manifest, at string
+	// tee is what the manifest asks for; empty: none was given.
+	tee manifest.TEE
 }
 
 func (a *app) attestationVerifyCmd() *cobra.Command {
@@ -33,8 +36,8 @@ SGX quote, or what attestation get wrote. Prints every claim with what was expec
 and found. Exit status 0 only if the evidence is accepted.
 
 Who signed the evidence is judged by the vendors' keys in this program. The launch
-field must carry the digest of --manifest, or --host-data; without either, the policy
-must list what it may carry. Nothing is fetched without --fetch.`,
+field must carry the digest of --manifest, whose TEE the evidence must be of, or
+--host-data; without either, the policy must list what it may carry. Nothing is fetched without --fetch.`,
 		Example: `  cocos-cli attestation verify --type snp --evidence report.bin --certs vcek.pem \
     --collateral crl.der --policy policy.json --report-data 0102…`,
 		Args: exactly(),
@@ -55,6 +58,11 @@ must list what it may carry. Nothing is fetched without --fetch.`,
 			var refusal *attest.Refusal
 			if err != nil && !errors.As(err, &refusal) {
 				return fmt.Errorf("%s can't be appraised: %w", e.file, err)
+			}
+			right := x.judgeTEE(&result, evidence.Type)
+			refusal = &attest.Refusal{Result: result}
+			if !right && err == nil {
+				err = refusal
 			}
 			if outErr := a.out.result(result, "%s", appraised(&result)); outErr != nil {
 				return outErr
@@ -110,7 +118,7 @@ func (x *expectFlags) launch(t attest.Type) (*attest.LaunchDigests, error) {
 		if err != nil {
 			return nil, err
 		}
-		d = attest.LaunchDigestsOf(f.Raw)
+		d, x.tee = attest.LaunchDigestsOf(f.Raw), f.TEE
 		return &d, nil
 	case x.hostData == "":
 		return nil, nil
@@ -122,6 +130,17 @@ func (x *expectFlags) launch(t attest.Type) (*attest.LaunchDigests, error) {
 	copy(d.SHA256[:], b) // as far as it goes; only the type's own is looked at
 	copy(d.SHA384[:], b)
 	return &d, nil
+}
+
+// judgeTEE adds to a result whether the evidence is of the TEE that the manifest
+// asks for: a policy may accept several.
+func (x *expectFlags) judgeTEE(r *attest.Result, got attest.Type) bool {
+	if x.tee == "" || r.Add(attest.Type(x.tee) == got, "manifest.tee", string(x.tee), string(got)) {
+		return true
+	}
+	r.Claims[len(r.Claims)-1].Hint = "a VM with another TEE than the manifest asks for is not the one that was approved, whatever else is right"
+	r.Accepted, r.NotBefore, r.NotAfter = false, time.Time{}, time.Time{}
+	return false
 }
 
 // refused says so, and what is the most likely cause.

@@ -15,6 +15,7 @@ import (
 	"github.com/ultravioletrs/cocos/attest/sim"
 	"github.com/ultravioletrs/cocos/attest/snp"
 	"github.com/ultravioletrs/cocos/attest/tdx"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // simulation is evidence of the simulated TEE for a user's manifest, with a
@@ -29,6 +30,7 @@ type simulation struct {
 func simulate(t *testing.T) *simulation {
 	t.Helper()
 	u := newUser(t)
+	u.freeze(func(m *manifest.Manifest) { m.TEE = manifest.TEESim })
 	a, err := sim.LoadOrCreate(u.path("sim"))
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +104,18 @@ func TestVerifyRefuses(t *testing.T) {
 		args  func(s *simulation) []string
 		claim string
 	}{
-		"other report data":     {func(s *simulation) []string { return []string{"--report-data", data, "--manifest", s.manifest} }, "sim.report_data"},
+		"other report data": {func(s *simulation) []string { return []string{"--report-data", data, "--manifest", s.manifest} }, "sim.report_data"},
+		"another TEE in the manifest": {func(s *simulation) []string {
+			s.freeze(func(m *manifest.Manifest) { m.TEE = manifest.TEESNP })
+			a, err := sim.LoadOrCreate(s.path("sim"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.evidence, err = a.Report(s.data, [48]byte{7}, [32]byte(s.digest)); err != nil {
+				t.Fatal(err)
+			}
+			return right(s)
+		}, "manifest.tee"},
 		"another launch field":  {func(s *simulation) []string { return append(right(s)[:2], "--host-data", data[:64]) }, "sim.host_data"},
 		"no launch field":       {func(s *simulation) []string { return right(s)[:2] }, "sim.host_data"},
 		"a time long ago":       {func(s *simulation) []string { return append(right(s), "--time", "2001-01-01T00:00:00Z") }, "sim.dates"},

@@ -39,6 +39,9 @@ by its digest. An upload that was cut goes on where it stopped.`,
 			if err := id.role(manifest.DatasetProvider); err != nil {
 				return err
 			}
+			if err := a.unchanged(id); err != nil {
+				return err
+			}
 			if skip && name == "" {
 				return usagef("give the name that the manifest gives it: only a digest finds it there", "--name is missing beside --skip-check")
 			}

@@ -26,6 +26,8 @@ const (
 	maxHomeFile = 16 << 20
 )
 
+var errNoHome = errors.New("no folder for the address book and what else this program remembers: neither COCOS_HOME nor HOME is set")
+
 // home is the CLI's own folder, which may not be there yet.
 func (a *app) home() (string, error) {
 	if dir := a.env.Getenv("COCOS_HOME"); dir != "" {
@@ -38,7 +40,7 @@ func (a *app) home() (string, error) {
 	if dir := a.env.Getenv("HOME"); dir != "" {
 		return filepath.Join(dir, ".config", "cocos"), nil
 	}
-	return "", advise(errors.New("no folder for the address book and what else this program remembers: neither COCOS_HOME nor HOME is set"),
+	return "", advise(errNoHome,
 		"set COCOS_HOME to a folder that is yours alone")
 }
 

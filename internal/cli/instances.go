@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -89,6 +90,22 @@ func (g *instanceGuard) admit(v instance) error {
 	}
 	g.passed = &v
 	return nil
+}
+
+// knownInstance is the VM that is known for a manifest; nil: none.
+func (a *app) knownInstance(d manifest.Digest) (*instance, error) {
+	var known instances
+	if err := a.readHome(instancesFile, &known); err != nil {
+		if errors.Is(err, errNoHome) {
+			return nil, nil // nor could one be remembered
+		}
+		return nil, err
+	}
+	i := slices.IndexFunc(known.Instances, instance{Manifest: d}.sameManifest)
+	if i < 0 {
+		return nil, nil
+	}
+	return &known.Instances[i], nil
 }
 
 // rememberInstance notes v as the one VM of its manifest, unless there is

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +21,10 @@ key's fingerprint.
 
 A key that is neither yours nor in your address book is refused: whoever handed you
 the manifest could have put in keys of its own. cocos-cli contacts add --help says how
-a key gets there.`,
+a key gets there.
+
+The digest is noted, in approvals.json beside the address book: algo and data refuse
+another manifest with the same id.`,
 		Example: `  cocos-cli manifest approve manifest.json --key alice.pem > alice.approval.json`,
 		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,6 +54,14 @@ a key gets there.`,
 			approval, err := f.Approve(key)
 			if err != nil {
 				return err
+			}
+			before, err := a.noteApproval(&f)
+			if err != nil {
+				return fmt.Errorf("noting what you approve: %w", err)
+			}
+			if before != nil {
+				a.out.hint("in the place of %s, which you approved for this computation on %s: inputs go to the new one alone",
+					before.Manifest, before.Since.Format(time.RFC3339))
 			}
 			return a.out.object(approval)
 		},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/attest"
 	"github.com/ultravioletrs/cocos/internal/archive"
+	"github.com/ultravioletrs/cocos/manifest"
 	"github.com/ultravioletrs/cocos/receipt"
 )
 
@@ -52,6 +53,9 @@ commits to both, by your policy, and that the statement is about the manifest th
 approved, with its inputs and approvals. With --result also that a result, unpacked or
 as an archive, is the receipt's. Exit status 0 only if all of it holds.
 
+Where a VM was accepted for this manifest before (cocos-cli instances list), the receipt
+must be that VM's, or of the one that --instance names.
+
 It works offline and later: what endorses the evidence is enclosed, or given with
 --collateral. --time judges for another time than now.`,
 		Example: `  cocos-cli receipt verify result.receipt.json --policy policy.json \
@@ -85,10 +89,8 @@ It works offline and later: what endorses the evidence is enclosed, or given wit
 			if err != nil {
 				return badReceipt(args[0], err)
 			}
-			if got := r.Statement.Predicate.Instance.Fingerprint(); instanceID != "" && instanceID != got {
-				return badReceipt(args[0], &receipt.Refusal{
-					Field: "/predicate/instance", Expected: instanceID, Found: got, Hint: "this is the receipt of another run: another VM made it",
-				})
+			if err := a.checkInstance(r, &f, instanceID); err != nil {
+				return badReceipt(args[0], err)
 			}
 			if result != "" {
 				if err := a.checkResult(cmd.Context(), r, result); err != nil {
@@ -155,6 +157,29 @@ func window(r attest.Result) string {
 	const form = "2006-01-02 15:04 MST"
 	return fmt.Sprintf("for %s; with the same collateral it holds from %s to %s",
 		r.At.UTC().Format(form), r.NotBefore.UTC().Format(form), r.NotAfter.UTC().Format(form))
+}
+
+// checkInstance compares the VM that made a receipt with the one that was named,
+// which is consent to it, else with the one that is remembered for the manifest.
+func (a *app) checkInstance(r *receipt.Receipt, f *manifest.Frozen, named string) error {
+	got := r.Statement.Predicate.Instance.Fingerprint()
+	refusal := &receipt.Refusal{Field: "/predicate/instance", Expected: named, Found: got, Hint: "this is the receipt of another run: another VM made it"}
+	if named == "" {
+		known, err := a.knownInstance(f.Digest)
+		if err != nil {
+			return err
+		}
+		if known == nil {
+			return nil
+		}
+		refusal.Expected = known.Key.Fingerprint()
+		refusal.Hint = fmt.Sprintf("the VM that was accepted for this manifest on %s is the expected one, and a second one made this receipt. If you know that VM, too, name it: --instance %s",
+			known.Since.Format(time.RFC3339), got)
+	}
+	if refusal.Expected == got {
+		return nil
+	}
+	return refusal
 }
 
 // checkResult compares a result with what the receipt says of it.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -163,9 +164,10 @@ func (r *runner) Run(ctx context.Context, job runtime.Job) (runtime.Outcome, err
 // agent MANIFEST starts an agent and sets AGENT_GRPC_URL and AGENT_KEY. If the
 // manifest asks for the simulated TEE, it has one: measured=N, image=DIR:VCPUS and
 // host=NAME as of simulation, launched=OTHER for a VM that was launched for another manifest.
+// approver=KEY gives it that person's approval.
 func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
-		ts.Fatalf("usage: agent MANIFEST [measured=N] [image=DIR:VCPUS] [host=NAME] [launched=OTHER]")
+		ts.Fatalf("usage: agent MANIFEST [approver=KEY]... [measured=N] [image=DIR:VCPUS] [host=NAME] [launched=OTHER]")
 	}
 	f, err := manifest.Parse([]byte(ts.ReadFile(args[0])))
 	ts.Check(err)
@@ -177,9 +179,20 @@ func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 		RunID: "9b2a6f7e-52cb-4c1a-8e3c-0c7d0f2a51b4", Manifest: f, Storage: agent.FolderStorage(dir),
 		Runner: r, Journal: j, Log: slog.New(j.Handler(slog.LevelInfo)),
 	}
+	args = slices.DeleteFunc(args[1:], func(part string) bool {
+		who, ok := strings.CutPrefix(part, "approver=")
+		if ok {
+			k, err := keys.ParsePrivatePEM([]byte(ts.ReadFile(who + ".pem")))
+			ts.Check(err)
+			approval, err := f.Approve(k)
+			ts.Check(err)
+			cfg.Approvals = append(cfg.Approvals, approval)
+		}
+		return ok
+	})
 	if f.TEE == manifest.TEESim {
 		launched := f
-		host, measurement := simulation(ts, args[1:], func(what, value string) bool {
+		host, measurement := simulation(ts, args, func(what, value string) bool {
 			if what == "launched" {
 				launched, err = manifest.Parse([]byte(ts.ReadFile(value)))
 				ts.Check(err)
