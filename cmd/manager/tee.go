@@ -222,7 +222,8 @@ func findTEE(m *vm.Machine, s settings, stateDir string, img hal.Image, version 
 	return errors.Join(tooOld, findBIOS(m, s.tee.bios))
 }
 
-// findBIOS judges the firmware that the TEE measures, if one is named.
+// findBIOS judges the firmware that the TEE measures, if one is named. Each VM's
+// shim compares the file with what was judged here.
 func findBIOS(m *vm.Machine, name string) error {
 	if name == "" {
 		return nil
@@ -232,6 +233,7 @@ func findBIOS(m *vm.Machine, name string) error {
 	if err != nil {
 		return fmt.Errorf("%s=%q: %w", biosVar, name, err)
 	}
+	m.Boot.BIOSDigest = found.SHA256
 	if m.TEE.Kind == vm.Simulated {
 		if m.Boot.HashTable, err = hashTable(m.Boot, found.HashTable); err != nil {
 			return fmt.Errorf("%s=%q: %w", biosVar, name, err)

@@ -11,9 +11,11 @@ import (
 
 	"github.com/ultravioletrs/cocos/hal"
 	"github.com/ultravioletrs/cocos/hal/measure"
+	"github.com/ultravioletrs/cocos/hal/ovmf/ovmftest"
 	"github.com/ultravioletrs/cocos/internal/manager"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 const biosSet = biosVar + "=/fw/OVMF.amdsev.fd"
@@ -264,6 +266,20 @@ func TestLookAround(t *testing.T) {
 	defer done()
 	if found := ask(t.Context()); len(found) != 0 {
 		t.Errorf("it was told to end, and yet: %v", found)
+	}
+}
+
+// TestFirmwareIsJudgedOnce: what was judged is what VMs are held to, by its digest.
+func TestFirmwareIsJudgedOnce(t *testing.T) {
+	content := ovmftest.Default().Make().Bytes
+	file := put(t, t.TempDir(), "OVMF.fd", string(content))
+	m := vm.Machine{TEE: &vm.TEE{Kind: vm.TDX}}
+	if err := findBIOS(&m, file); err != nil || m.Boot.BIOS != file || m.Boot.BIOSDigest != manifest.Sum(content) {
+		t.Errorf("%+v, %v", m.Boot, err)
+	}
+	m = vm.Machine{TEE: &vm.TEE{Kind: vm.SEVSNP}}
+	if err := findBIOS(&m, file); err == nil || m.Boot.BIOSDigest != (manifest.Digest{}) {
+		t.Errorf("one that is refused: %+v, %v", m.Boot, err)
 	}
 }
 

@@ -157,6 +157,9 @@ func (s *shim) bootAndWatch(ctx context.Context, m *machine) error {
 
 // start starts QEMU, with what it inherits, and tells how.
 func (s *shim) start(m *machine, host Host, files []*os.File) error {
+	if err := sameBIOS(s.spec.Machine.Boot); err != nil {
+		return err
+	}
 	sudo := s.spec.Machine.Sudo
 	if sudo {
 		// No descriptor gets through sudo: QEMU opens the device itself, and there

@@ -17,6 +17,7 @@ import (
 	"github.com/ultravioletrs/cocos/attest/snp"
 	"github.com/ultravioletrs/cocos/hal/measure"
 	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // newSimulatedVM is a VM with the simulated TEE, whose kernel and initial RAM
@@ -136,7 +137,8 @@ func TestSilentGuestWithATEE(t *testing.T) {
 	}{
 		"without firmware": {func(*vm.Spec) {}, "no console"},
 		"measuring firmware": {func(s *vm.Spec) {
-			s.Machine.Boot.BIOS = s.Machine.Boot.Kernel
+			b := &s.Machine.Boot
+			b.BIOS, b.BIOSDigest = b.Kernel, manifest.Sum([]byte(b.Kernel)) // which it contains
 			s.Machine.Boot.HashTable = &vm.HashTable{Address: 0x810c00, Content: measure.HashTable(nil, nil, "")}
 		}, "measured boot refused"},
 	} {

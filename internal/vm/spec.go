@@ -171,6 +171,9 @@ type Boot struct {
 	// BIOS is the firmware as QEMU's -bios takes it, instead of Firmware; where
 	// a TEE measures it.
 	BIOS string `json:"bios,omitzero"`
+	// BIOSDigest is the SHA-256 of BIOS as it was judged; one that differs when
+	// QEMU is to start is refused.
+	BIOSDigest manifest.Digest `json:"bios_sha256,omitzero"`
 	// HashTable goes into the guest's memory for BIOS to compare with; only
 	// with the simulated TEE, for with SEV and SEV-SNP QEMU puts it there.
 	HashTable *HashTable `json:"hash_table,omitzero"`
