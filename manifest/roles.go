@@ -86,20 +86,37 @@ func (f *Frozen) Approve(key keys.Private) (Approval, error) {
 	return Approval{PublicKey: key.Public(), Signature: sig}, nil
 }
 
+// CheckApproval returns Faults unless a is a valid signature by a key that the
+// manifest wants to approve.
+func (f *Frozen) CheckApproval(a Approval) error {
+	var v validator
+	v.approval("/approval", f, a)
+	if len(v.faults) == 0 {
+		return nil
+	}
+	return v.faults
+}
+
+func (v *validator) approval(path string, f *Frozen, a Approval) {
+	switch {
+	case !slices.ContainsFunc(f.Approvals, a.PublicKey.Equal):
+		v.add(path, "is by a key that the manifest does not ask: %s", a.PublicKey.Fingerprint())
+	case a.PublicKey.Verify(f.approvalText(a.PublicKey), a.Signature) != nil:
+		v.add(path, "does not verify: it is not a signature of %s by %s", f.Digest, a.PublicKey.Fingerprint())
+	}
+}
+
 // CheckApprovals returns Faults unless each key that the manifest wants to
 // approve has one valid signature, and no other signature is there.
 func (f *Frozen) CheckApprovals(approvals []Approval) error {
 	var v validator
 	for i, a := range approvals {
 		path := fmt.Sprintf("/approvals/%d", i)
-		switch {
-		case !slices.ContainsFunc(f.Approvals, a.PublicKey.Equal):
-			v.add(path, "is by a key that the manifest does not ask: %s", a.PublicKey.Fingerprint())
-		case slices.ContainsFunc(approvals[:i], func(b Approval) bool { return b.PublicKey.Equal(a.PublicKey) }):
+		if slices.ContainsFunc(approvals[:i], func(b Approval) bool { return b.PublicKey.Equal(a.PublicKey) }) {
 			v.add(path, "is a second one by the same key: %s", a.PublicKey.Fingerprint())
-		case a.PublicKey.Verify(f.approvalText(a.PublicKey), a.Signature) != nil:
-			v.add(path, "does not verify: it is not a signature of %s by %s", f.Digest, a.PublicKey.Fingerprint())
+			continue
 		}
+		v.approval(path, f, a)
 	}
 	for _, k := range f.Approvals {
 		if !slices.ContainsFunc(approvals, func(a Approval) bool { return a.PublicKey.Equal(k) }) {

@@ -110,6 +110,25 @@ func TestApprovals(t *testing.T) {
 			}
 		})
 	}
+	// One by one: the same refusals, and nothing about those that are missing.
+	for name, tt := range map[string]struct {
+		in   manifest.Approval
+		want string
+	}{
+		"right":                  {two, ""},
+		"a stranger's":           {approve(t, f, p.stranger), "does not ask"},
+		"no key":                 {manifest.Approval{Signature: two.Signature}, "does not ask"},
+		"of another manifest":    {approve(t, other, p.data), "does not verify"},
+		"for other roles":        {approve(t, demoted, p.data), "does not verify"},
+		"signature bent":         {bent, "does not verify"},
+		"signature of a call":    {manifest.Approval{PublicKey: two.PublicKey, Signature: callSig}, "does not verify"},
+		"no signature":           {manifest.Approval{PublicKey: two.PublicKey}, "does not verify"},
+		"signature of the other": {manifest.Approval{PublicKey: two.PublicKey, Signature: one.Signature}, "does not verify"},
+	} {
+		if err := f.CheckApproval(tt.in); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tt.want)
+		}
+	}
 	m := full()
 	m.Approvals = nil
 	nobody := freeze(t, m)
