@@ -1,6 +1,7 @@
-// Package rpcerr is how refusals travel, the agent's and the Manager's: a gRPC status whose
-// ErrorInfo holds a reason from a fixed list, the field that is wrong and what
-// to do next.
+// Package rpcerr is how refusals travel, the agent's, the Manager's and the
+// Computation Management service's: a gRPC status whose ErrorInfo holds a reason
+// from a fixed list, the field that is wrong and what to do next. One request may
+// have several faults; then a BadRequest has each of them.
 //
 // Programs branch on the reason, people read the message and the hint. Nothing
 // in either may tell a stranger about the computation: whoever is not
@@ -9,10 +10,14 @@ package rpcerr
 
 import (
 	"fmt"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // Reason says what is wrong.
@@ -46,6 +51,14 @@ const (
 	RunUnknown      Reason = "RUN_UNKNOWN"      // the Manager has no such run
 	RunAmbiguous    Reason = "RUN_AMBIGUOUS"    // several runs begin so
 	TooManyCalls    Reason = "TOO_MANY_CALLS"   // others have to end first
+
+	// Of the Computation Management service, which also has ArgumentInvalid,
+	// TooManyCalls and SizeExceeded.
+	SignInRequired Reason = "UNAUTHENTICATED" // it isn't known who calls
+	Denied         Reason = "DENIED"          // who calls may see the thing, and not do this
+	NotFound       Reason = "NOT_FOUND"       // there is no such thing, or none that who calls may know of
+	Conflict       Reason = "CONFLICT"        // not in a state for it, or changed meanwhile
+	Limited        Reason = "LIMITED"         // too often, or too much
 )
 
 // Domain of every ErrorInfo.
@@ -54,6 +67,9 @@ const Domain = "cocos"
 const (
 	fieldKey = "field"
 	hintKey  = "hint"
+	// hintLocale is that of a fault's hint, which takes the place that a BadRequest
+	// has for a text to people.
+	hintLocale = "en"
 )
 
 // Detail is what an ErrorInfo carries.
@@ -65,9 +81,23 @@ type Detail struct {
 	Hint string
 }
 
+// Fault is one of several things that are wrong with a request.
+type Fault struct {
+	// Field as in Detail; or empty.
+	Field   string
+	Message string
+	// Hint as in Detail; or empty.
+	Hint string
+}
+
 // New makes a status error.
 func New(code codes.Code, d Detail, format string, args ...any) error {
-	st := status.New(code, fmt.Sprintf(format, args...))
+	return NewFaults(code, d, nil, format, args...)
+}
+
+// NewFaults is New for a request with several faults; d is of the first. The same
+// arguments make the same bytes.
+func NewFaults(code codes.Code, d Detail, faults []Fault, format string, args ...any) error {
 	info := &errdetails.ErrorInfo{Reason: string(d.Reason), Domain: Domain, Metadata: map[string]string{}}
 	if d.Field != "" {
 		info.Metadata[fieldKey] = d.Field
@@ -75,11 +105,27 @@ func New(code codes.Code, d Detail, format string, args ...any) error {
 	if d.Hint != "" {
 		info.Metadata[hintKey] = d.Hint
 	}
-	with, err := st.WithDetails(info)
-	if err != nil {
-		return st.Err() // code OK, a programming error: still not a success for the caller
+	details := []proto.Message{info}
+	if len(faults) > 0 {
+		bad := &errdetails.BadRequest{}
+		for _, f := range faults {
+			v := &errdetails.BadRequest_FieldViolation{Field: f.Field, Description: f.Message}
+			if f.Hint != "" {
+				v.LocalizedMessage = &errdetails.LocalizedMessage{Locale: hintLocale, Message: f.Hint}
+			}
+			bad.FieldViolations = append(bad.FieldViolations, v)
+		}
+		details = append(details, bad)
 	}
-	return with.Err()
+	st := &statuspb.Status{Code: int32(code), Message: strings.ToValidUTF8(fmt.Sprintf(format, args...), "\uFFFD")}
+	for _, m := range details {
+		packed := new(anypb.Any)
+		if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+			continue // a detail that is no text: the code and the message say enough
+		}
+		st.Details = append(st.Details, packed)
+	}
+	return status.FromProto(st).Err()
 }
 
 // DetailOf finds the detail in an error of a call; false if it has none.
@@ -94,4 +140,19 @@ func DetailOf(err error) (Detail, bool) {
 		}
 	}
 	return Detail{}, false
+}
+
+// FaultsOf finds the faults in an error of a call; none if it has no list of them.
+func FaultsOf(err error) []Fault {
+	var faults []Fault
+	for _, d := range status.Convert(err).Details() {
+		bad, ok := d.(*errdetails.BadRequest)
+		if !ok {
+			continue
+		}
+		for _, v := range bad.GetFieldViolations() {
+			faults = append(faults, Fault{Field: v.GetField(), Message: v.GetDescription(), Hint: v.GetLocalizedMessage().GetMessage()})
+		}
+	}
+	return faults
 }
