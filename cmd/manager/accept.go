@@ -4,73 +4,26 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/ultravioletrs/cocos/internal/config"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 )
 
 // What variables accept. Each function returns the setter of one field; its
 // error says what is expected.
 
-func oneOf(field func(*settings) *string, values ...string) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		if !slices.Contains(values, v) {
-			return fmt.Errorf("one of %q", values)
-		}
-		*field(s) = v
-		return nil
-	}
-}
-
-func path(field func(*settings) *string) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		if strings.ContainsAny(v, "\x00\n") {
-			return errors.New("a path without line breaks")
-		}
-		*field(s) = v
-		return nil
-	}
-}
-
-func duration(field func(*settings) *time.Duration, least, most time.Duration) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		d, err := time.ParseDuration(v)
-		if err != nil || d < least || d > most {
-			return fmt.Errorf("a duration with its unit from %v to %v, such as 90s", least, most)
-		}
-		*field(s) = d
-		return nil
-	}
-}
-
-func number(field func(*settings) *int, least, most int) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < least || n > most {
-			if least == most {
-				return fmt.Errorf("%d, nothing else", least)
-			}
-			return fmt.Errorf("a whole number from %d to %d", least, most)
-		}
-		*field(s) = n
-		return nil
-	}
-}
-
 // bool variables spell their values as the documentation does.
 func boolean(field func(*settings) *bool) func(*settings, string) error {
-	return choice(field, "true", "false")
+	return config.Choice(field, "true", "false")
 }
 
 func onOff(field func(*settings) *bool) func(*settings, string) error {
-	return choice(field, "on", "off")
+	return config.Choice(field, "on", "off")
 }
 
 // onOnly is for what may not be switched off.
@@ -84,128 +37,51 @@ func onOnly(field func(*settings) *bool) func(*settings, string) error {
 	}
 }
 
-func choice(field func(*settings) *bool, yes, no string) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		if v != yes && v != no {
-			return fmt.Errorf("%s or %s", yes, no)
-		}
-		*field(s) = v == yes
-		return nil
-	}
-}
-
 var (
 	wordRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
 	// nameRE is how QEMU spells ids.
 	nameRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
 	cpuRE  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+,=-]*$`)
-	// hostRE is what names and addresses of hosts are made of; a zone follows '%'.
-	hostRE = regexp.MustCompile(`^[A-Za-z0-9._:-]+(%[A-Za-z0-9._-]+)?$`)
 	// groupRE is what groupadd(8) takes, and what directories have besides.
 	groupRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
 	pciRE   = regexp.MustCompile(`^(0x)?[0-9a-f]{1,2}(\.[0-7])?$`)
 )
 
-func matching(field func(*settings) *string, re *regexp.Regexp, wanted string) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		if !re.MatchString(v) {
-			return errors.New(wanted)
-		}
-		*field(s) = v
-		return nil
-	}
-}
-
 func word(field func(*settings) *string) func(*settings, string) error {
-	return matching(field, wordRE, "letters, digits and '.', '_', '+', '~', '-', at most 128, beginning with a letter or digit")
+	return config.Matching(field, wordRE, "letters, digits and '.', '_', '+', '~', '-', at most 128, beginning with a letter or digit")
 }
 
 func name(field func(*settings) *string) func(*settings, string) error {
-	return matching(field, nameRE, "letters, digits, '.', '_' and '-', at most 64, beginning with a letter")
+	return config.Matching(field, nameRE, "letters, digits, '.', '_' and '-', at most 64, beginning with a letter")
 }
 
 func group(s *settings, v string) error {
-	return matching(func(s *settings) *string { return &s.controlGroup }, groupRE,
+	return config.Matching(func(s *settings) *string { return &s.controlGroup }, groupRE,
 		"a group's name or number: letters, digits, '_', '.' and '-', at most 64")(s, v)
 }
 
 func cpu(s *settings, v string) error {
-	return matching(func(s *settings) *string { return &s.machine.CPU }, cpuRE,
+	return config.Matching(func(s *settings) *string { return &s.machine.CPU }, cpuRE,
 		"a CPU model of QEMU's, such as max or EPYC (see qemu-system-x86_64 -cpu help)")(s, v)
 }
 
 func pciAddr(s *settings, v string) error {
-	return matching(func(s *settings) *string { return &s.machine.Net.Addr }, pciRE,
+	return config.Matching(func(s *settings) *string { return &s.machine.Net.Addr }, pciRE,
 		"a PCI slot in hexadecimal with or without its function, such as 0x2 or 2.0")(s, v)
 }
 
-func hostPort(field func(*settings) *string, example string) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		host, port, err := net.SplitHostPort(v)
-		if n, perr := parsePort(port); err != nil || perr != nil || host == "" || n == 0 || !hostRE.MatchString(host) {
-			return fmt.Errorf("HOST:PORT without a scheme, such as %s", example)
-		}
-		*field(s) = v
-		return nil
-	}
-}
-
+// httpAddr takes an address of this host, or none.
 func httpAddr(s *settings, v string) error {
-	if v == "none" {
-		s.httpAddr = ""
-		return nil
-	}
-	if _, err := netip.ParseAddrPort(v); err != nil {
-		return errors.New("an address of this host with its port, such as 127.0.0.1:9101, or none")
-	}
-	s.httpAddr = v
-	return nil
-}
-
-func traceURL(s *settings, v string) error {
-	u, err := url.Parse(v)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return errors.New("an http or https URL without user, password, query and fragment, such as http://localhost:4318/v1/traces; what the collector wants to know goes into OTEL_EXPORTER_OTLP_HEADERS")
-	}
-	s.traceURL = v
-	return nil
-}
-
-func ratio(field func(*settings) *float64) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		f, err := strconv.ParseFloat(v, 64)
-		if err != nil || !(f >= 0 && f <= 1) {
-			return errors.New("a number from 0 to 1, such as 0.25")
-		}
-		*field(s) = f
-		return nil
-	}
+	field := func(s *settings) *string { return &s.httpAddr }
+	return config.OrNone(func(s *settings) { s.httpAddr = "" }, config.ListenAddr(field, "127.0.0.1:9101"))(s, v)
 }
 
 func durationOrNone(field func(*settings) *time.Duration, least, most time.Duration) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		if v == "none" {
-			*field(s) = 0
-			return nil
-		}
-		if err := duration(field, least, most)(s, v); err != nil {
-			return fmt.Errorf("%w, or none", err)
-		}
-		return nil
-	}
+	return config.OrNone(func(s *settings) { *field(s) = 0 }, config.Duration(field, least, most))
 }
 
 func numberOrNone(field func(*settings) *int, least, most int) func(*settings, string) error {
-	return func(s *settings, v string) error {
-		if v == "none" {
-			*field(s) = 0
-			return nil
-		}
-		if err := number(field, least, most)(s, v); err != nil {
-			return fmt.Errorf("%w, or none", err)
-		}
-		return nil
-	}
+	return config.OrNone(func(s *settings) { *field(s) = 0 }, config.Number(field, least, most))
 }
 
 // mostMemory and leastMemory bound a VM's memory, in MiB.
@@ -307,7 +183,7 @@ func cBitPos(s *settings, v string) error {
 	if v == "auto" {
 		return nil
 	}
-	if err := number(func(s *settings) *int { return &s.tee.cBitPos }, 1, 63)(s, v); err != nil {
+	if err := config.Number(func(s *settings) *int { return &s.tee.cBitPos }, 1, 63)(s, v); err != nil {
 		return fmt.Errorf("%w, or auto", err)
 	}
 	return nil
@@ -341,14 +217,9 @@ func epcSize(s *settings, v string) (err error) {
 	return err
 }
 
-func parsePort(v string) (uint16, error) {
-	n, err := strconv.ParseUint(v, 10, 16)
-	return uint16(n), err
-}
-
 func port(field func(*settings) *uint16, least uint16) func(*settings, string) error {
 	return func(s *settings, v string) error {
-		n, err := parsePort(v)
+		n, err := config.ParsePort(v)
 		if err != nil || n < least {
 			return fmt.Errorf("a TCP port from %d to 65535", least)
 		}
@@ -363,8 +234,8 @@ func portRange(s *settings, v string) error {
 		return nil
 	}
 	first, last, ok := strings.Cut(v, "-")
-	f, err1 := parsePort(first)
-	l, err2 := parsePort(last)
+	f, err1 := config.ParsePort(first)
+	l, err2 := config.ParsePort(last)
 	if !ok || err1 != nil || err2 != nil || f == 0 || l < f {
 		return errors.New("FIRST-LAST, two TCP ports with the lower one first, such as 6100-6200, or none")
 	}

@@ -53,6 +53,9 @@ func isTerminal(w io.Writer) bool {
 
 // checkConfig says what the probes look at. faults are those of parse.
 func checkConfig(ctx context.Context, s settings, faults error) hostcheck.Config {
+	if dir, _, err := folders(s); err == nil {
+		s.useEnrolled(dir)
+	}
 	c := hostcheck.Config{
 		QEMU: s.qemu, KVM: s.kvm, Vsock: s.vsock, Sudo: s.machine.Sudo,
 		Server:       hostcheck.Server{Address: s.serverAddress, ClientCert: s.clientCert, ClientKey: s.clientKey, CACerts: s.serverCAs},

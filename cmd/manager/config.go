@@ -27,6 +27,7 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 	note := func(err error) { errs = append(errs, err) }
 	stateDir, imageDir, err := folders(s)
 	note(err)
+	joined := s.useEnrolled(stateDir)
 	machine := s.machine
 	machine.Limits = vm.Limits{Ready: wholeSeconds(s.bootTimeout), Stop: wholeSeconds(s.stopGrace)}
 	machine.Net.ROMFile = absolute(machine.Net.ROMFile)
@@ -55,14 +56,11 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 		limits.MaxMemoryMiB, err = hostMemory()
 		note(err)
 	}
-	server := manager.Server{Address: s.serverAddress, Timeout: s.serverTimeout, TLS: func() (*tls.Config, error) { return tlsConfig(s) }}
+	server := manager.Server{Address: s.serverAddress, Timeout: s.serverTimeout, TLS: func() (*tls.Config, error) { return tlsConfig(s) }, Enrolled: joined}
 	_, err = server.TLS()
 	note(err)
-	instance := s.instanceID
-	if instance == "" {
-		instance, err = os.Hostname()
-		note(err)
-	}
+	instance, err := instanceID(s)
+	note(err)
 	exe, err := os.Executable()
 	note(err)
 	if err := errors.Join(errs...); err != nil {
@@ -100,6 +98,14 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 		Clock:         manager.SystemClock{},
 		Log:           log,
 	}, nil
+}
+
+// instanceID is the Manager's name for its server.
+func instanceID(s settings) (string, error) {
+	if s.instanceID != "" {
+		return s.instanceID, nil
+	}
+	return os.Hostname()
 }
 
 func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }

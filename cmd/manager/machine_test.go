@@ -87,7 +87,7 @@ func TestRelativePathsAreOfTheWorkingDirectory(t *testing.T) {
 func TestSetBy(t *testing.T) {
 	table := variables()
 	for path, name := range setBy {
-		if !slices.ContainsFunc(table, func(v variable) bool { return v.name == name }) {
+		if !slices.ContainsFunc(table, func(v variable) bool { return v.Name == name }) {
 			t.Errorf("%s: there is no %s", path, name)
 		}
 		kind := reflect.TypeFor[vm.Spec]()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/hal"
 	"github.com/ultravioletrs/cocos/hal/measure"
+	"github.com/ultravioletrs/cocos/internal/config"
 	"github.com/ultravioletrs/cocos/internal/hostcheck"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 	"github.com/ultravioletrs/cocos/internal/vm"
@@ -52,43 +53,43 @@ var switches = [...]struct {
 func tees() []variable {
 	var all []variable
 	for i, s := range switches {
-		all = append(all, variable{name: s.name, kind: yesNo, fallback: "false", effect: s.effect,
-			set: boolean(func(s *settings) *bool { return &s.tee.enabled[i] })})
+		all = append(all, variable{Name: s.name, Kind: yesNo, Fallback: "false", Effect: s.effect,
+			Set: boolean(func(s *settings) *bool { return &s.tee.enabled[i] })})
 	}
 	return append(all, []variable{
-		{name: "MANAGER_QEMU_SEV_ID", kind: "name", fallback: "sev0",
-			effect: "QEMU's name of the object of SEV, SEV-ES or SEV-SNP.",
-			set:    name(func(s *settings) *string { return &s.tee.sevID })},
-		{name: "MANAGER_QEMU_SEV_CBITPOS", kind: "number or auto", unit: "bit, 1 to 63", fallback: "auto",
-			effect: "Place of the encryption bit in physical addresses. `auto`: as the CPU says, else 51.",
-			set:    cBitPos},
-		{name: "MANAGER_QEMU_SEV_REDUCED_PHYS_BITS", kind: "number", unit: "bits, 1 to 63", fallback: "1",
-			effect: "Physical address bits that SEV takes away from the guest.",
-			set:    number(func(s *settings) *int { return &s.tee.reducedPhysBits }, 1, 63)},
-		{name: "MANAGER_QEMU_SEV_POLICY", kind: "number", unit: "bits of AMD's guest policy",
-			effect: "Guest policy of SEV and SEV-ES; unset: `0x1`, with SEV-ES `0x5`.",
-			set:    policyBits(func(s *settings) *uint64 { return &s.tee.sevPolicy })},
-		{name: "MANAGER_QEMU_SNP_POLICY", kind: "number", unit: "bits of AMD's guest policy", fallback: "0x30000",
-			effect: "Guest policy of SEV-SNP. Participants' policies judge it: one that allows debugging is refused by all but those that say so.",
-			set:    policyBits(func(s *settings) *uint64 { return &s.tee.snpPolicy })},
-		{name: "MANAGER_QEMU_TDX_ID", kind: "name", fallback: "tdx0",
-			effect: "QEMU's name of the object of TDX.",
-			set:    name(func(s *settings) *string { return &s.tee.tdxID })},
-		{name: "MANAGER_QEMU_TDX_QUOTE_SERVICE", kind: "unix:PATH, vsock:CID:PORT or none", fallback: "unix:/var/run/tdx-qgs/qgs.socket",
-			effect: "Where QEMU reaches Intel's quote generation service; `none`: VMs get no quotes, and nobody can attest them.",
-			set:    quoteService},
-		{name: "MANAGER_QEMU_SGX_EPC_SIZE", kind: "size", unit: "number with M or G", fallback: "64M",
-			effect: "Virtual enclave page cache of each VM.",
-			set:    epcSize},
-		{name: biosVar, kind: "file",
-			effect: "Firmware that a TEE measures, and that checks what it boots: for SEV, SEV-ES and SEV-SNP `OVMF.amdsev.fd`, for TDX an `OVMF.fd` with TDX metadata. It must carry the tables; for SEV kinds it must also be a build that is known to check.",
-			set:    path(func(s *settings) *string { return &s.tee.bios })},
-		{name: hashVar, kind: "auto, true or false", fallback: "auto",
-			effect: "Measuring kernel, initial RAM disk and command line. `auto`: wherever the TEE can. `false` is refused with a TEE that measures, `true` without one.",
-			set:    oneOf(func(s *settings) *string { return &s.tee.kernelHash }, "auto", "true", "false")},
-		{name: "MANAGER_QEMU_HOST_DATA", kind: "Base64", unit: "32 bytes",
-			effect: "The one SHA-256 of a manifest that VMs are started for, with SEV-SNP and the simulated TEE: run requests of others are refused. Unset: any. HOST_DATA is always the run's own manifest digest.",
-			set:    hostData},
+		{Name: "MANAGER_QEMU_SEV_ID", Kind: "name", Fallback: "sev0",
+			Effect: "QEMU's name of the object of SEV, SEV-ES or SEV-SNP.",
+			Set:    name(func(s *settings) *string { return &s.tee.sevID })},
+		{Name: "MANAGER_QEMU_SEV_CBITPOS", Kind: "number or auto", Unit: "bit, 1 to 63", Fallback: "auto",
+			Effect: "Place of the encryption bit in physical addresses. `auto`: as the CPU says, else 51.",
+			Set:    cBitPos},
+		{Name: "MANAGER_QEMU_SEV_REDUCED_PHYS_BITS", Kind: "number", Unit: "bits, 1 to 63", Fallback: "1",
+			Effect: "Physical address bits that SEV takes away from the guest.",
+			Set:    config.Number(func(s *settings) *int { return &s.tee.reducedPhysBits }, 1, 63)},
+		{Name: "MANAGER_QEMU_SEV_POLICY", Kind: "number", Unit: "bits of AMD's guest policy",
+			Effect: "Guest policy of SEV and SEV-ES; unset: `0x1`, with SEV-ES `0x5`.",
+			Set:    policyBits(func(s *settings) *uint64 { return &s.tee.sevPolicy })},
+		{Name: "MANAGER_QEMU_SNP_POLICY", Kind: "number", Unit: "bits of AMD's guest policy", Fallback: "0x30000",
+			Effect: "Guest policy of SEV-SNP. Participants' policies judge it: one that allows debugging is refused by all but those that say so.",
+			Set:    policyBits(func(s *settings) *uint64 { return &s.tee.snpPolicy })},
+		{Name: "MANAGER_QEMU_TDX_ID", Kind: "name", Fallback: "tdx0",
+			Effect: "QEMU's name of the object of TDX.",
+			Set:    name(func(s *settings) *string { return &s.tee.tdxID })},
+		{Name: "MANAGER_QEMU_TDX_QUOTE_SERVICE", Kind: "unix:PATH, vsock:CID:PORT or none", Fallback: "unix:/var/run/tdx-qgs/qgs.socket",
+			Effect: "Where QEMU reaches Intel's quote generation service; `none`: VMs get no quotes, and nobody can attest them.",
+			Set:    quoteService},
+		{Name: "MANAGER_QEMU_SGX_EPC_SIZE", Kind: "size", Unit: "number with M or G", Fallback: "64M",
+			Effect: "Virtual enclave page cache of each VM.",
+			Set:    epcSize},
+		{Name: biosVar, Kind: "file",
+			Effect: "Firmware that a TEE measures, and that checks what it boots: for SEV, SEV-ES and SEV-SNP `OVMF.amdsev.fd`, for TDX an `OVMF.fd` with TDX metadata. It must carry the tables; for SEV kinds it must also be a build that is known to check.",
+			Set:    config.Path(func(s *settings) *string { return &s.tee.bios })},
+		{Name: hashVar, Kind: "auto, true or false", Fallback: "auto",
+			Effect: "Measuring kernel, initial RAM disk and command line. `auto`: wherever the TEE can. `false` is refused with a TEE that measures, `true` without one.",
+			Set:    config.OneOf(func(s *settings) *string { return &s.tee.kernelHash }, "auto", "true", "false")},
+		{Name: "MANAGER_QEMU_HOST_DATA", Kind: "Base64", Unit: "32 bytes",
+			Effect: "The one SHA-256 of a manifest that VMs are started for, with SEV-SNP and the simulated TEE: run requests of others are refused. Unset: any. HOST_DATA is always the run's own manifest digest.",
+			Set:    hostData},
 	}...)
 }
 

@@ -28,7 +28,7 @@ func tlsConfig(s settings) (*tls.Config, error) {
 			return nil, fmt.Errorf("MANAGER_GRPC_CLIENT_CERT=%q with MANAGER_GRPC_CLIENT_KEY=%q: %w; expected a PEM certificate and its PEM private key", s.clientCert, s.clientKey, err)
 		}
 		if now := time.Now(); now.After(pair.Leaf.NotAfter) {
-			return nil, fmt.Errorf("MANAGER_GRPC_CLIENT_CERT=%q expired on %s; renew it", s.clientCert, pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
+			return nil, fmt.Errorf("MANAGER_GRPC_CLIENT_CERT=%q expired on %s; renew it, or join again with a new token: cocos-manager enroll --again", s.clientCert, pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
 		if now := time.Now(); now.Before(pair.Leaf.NotBefore) {
 			return nil, fmt.Errorf("MANAGER_GRPC_CLIENT_CERT=%q is not valid before %s; look at this host's clock, or wait", s.clientCert, pair.Leaf.NotBefore.UTC().Format(time.RFC3339))

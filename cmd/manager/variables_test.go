@@ -15,36 +15,13 @@ import (
 
 const docs = "../../docs/manager.md"
 
-// table is the documentation's table of the variables.
-func table() string {
-	var b strings.Builder
-	b.WriteString("| Variable | Type | Unit or range | Default | Effect |\n|---|---|---|---|---|\n")
-	orDash := func(s string) string {
-		if s == "" {
-			return "–"
-		}
-		return s
-	}
-	for _, v := range variables() {
-		fallback := v.fallback
-		if fallback != "" {
-			fallback = "`" + fallback + "`"
-		}
-		if v.emulated != "" {
-			fallback += "; emulated `" + v.emulated + "`"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", v.name, v.kind, orDash(v.unit), orDash(fallback), v.effect)
-	}
-	return b.String()
-}
-
 func TestDocumentationHasTheTable(t *testing.T) {
 	b, err := os.ReadFile(docs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(b), table()) {
-		t.Errorf("%s does not have this table:\n\n%s", docs, table())
+	if want := table().Markdown(); !strings.Contains(string(b), want) {
+		t.Errorf("%s does not have this table:\n\n%s", docs, want)
 	}
 }
 
@@ -74,15 +51,12 @@ MANAGER_QEMU_SEV_REDUCED_PHYS_BITS MANAGER_QEMU_HOST_DATA MANAGER_QEMU_VSOCK_ID
 MANAGER_QEMU_VSOCK_GUEST_CID MANAGER_QEMU_NO_GRAPHIC MANAGER_QEMU_MONITOR`
 
 func TestKnownNamesStay(t *testing.T) {
+	if err := table().Faults(); err != nil {
+		t.Error(err)
+	}
 	have := map[string]bool{}
 	for _, v := range variables() {
-		if have[v.name] {
-			t.Errorf("%s is twice in the table", v.name)
-		}
-		have[v.name] = true
-		if v.kind == "" || v.effect == "" {
-			t.Errorf("%s has no type or no effect", v.name)
-		}
+		have[v.Name] = true
 	}
 	for _, name := range strings.Fields(known) {
 		if !have[name] {
@@ -130,11 +104,11 @@ func TestDefaults(t *testing.T) {
 // TestEmulatedDefaultsAreValid: they are set without a look at the error.
 func TestEmulatedDefaultsAreValid(t *testing.T) {
 	for _, v := range variables() {
-		if v.emulated == "" {
+		if v.Otherwise == "" {
 			continue
 		}
-		if err := v.set(new(settings), v.emulated); err != nil {
-			t.Errorf("%s: %v", v.name, err)
+		if err := v.Set(new(settings), v.Otherwise); err != nil {
+			t.Errorf("%s: %v", v.Name, err)
 		}
 	}
 }
@@ -143,7 +117,7 @@ func TestEmulatedDefaultsAreValid(t *testing.T) {
 func TestEveryVariable(t *testing.T) {
 	covered := map[string]bool{}
 	for _, v := range variables() {
-		covered[v.name] = true
+		covered[v.Name] = true
 	}
 	for name, c := range map[string]struct{ good, bad []string }{
 		"MANAGER_LOG_LEVEL":                          {[]string{"debug", "error"}, []string{"DEBUG", "verbose"}},
@@ -326,17 +300,6 @@ func TestWhatCannotGoTogether(t *testing.T) {
 	s, err := parse([]string{"MANAGER_QEMU_MEMORY_SIZE=31G", "MANAGER_QEMU_MEMORY_SLOTS=0"})
 	if err = errors.Join(append(s.sized(), err)...); err != nil {
 		t.Errorf("no room is wanted: %v", err)
-	}
-}
-
-func TestDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"a", "", 1}, {"abc", "abc", 0}, {"abc", "acb", 2}, {"kitten", "sitting", 3}} {
-		if got := distance(c.a, c.b); got != c.want {
-			t.Errorf("%q, %q: %d", c.a, c.b, got)
-		}
 	}
 }
 
