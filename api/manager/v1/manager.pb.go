@@ -34,6 +34,7 @@ type ConnectRequest struct {
 	//	*ConnectRequest_StopReply
 	//	*ConnectRequest_Event
 	//	*ConnectRequest_Log
+	//	*ConnectRequest_HostStatus
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -121,6 +122,15 @@ func (x *ConnectRequest) GetLog() *v1.Log {
 	return nil
 }
 
+func (x *ConnectRequest) GetHostStatus() *HostStatus {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_HostStatus); ok {
+			return x.HostStatus
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -147,6 +157,11 @@ type ConnectRequest_Log struct {
 	Log *v1.Log `protobuf:"bytes,5,opt,name=log,proto3,oneof"`
 }
 
+type ConnectRequest_HostStatus struct {
+	// As often as Welcome asks for it.
+	HostStatus *HostStatus `protobuf:"bytes,6,opt,name=host_status,json=hostStatus,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Message() {}
 
 func (*ConnectRequest_RunReply) isConnectRequest_Message() {}
@@ -156,6 +171,8 @@ func (*ConnectRequest_StopReply) isConnectRequest_Message() {}
 func (*ConnectRequest_Event) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Log) isConnectRequest_Message() {}
+
+func (*ConnectRequest_HostStatus) isConnectRequest_Message() {}
 
 // ConnectResponse goes from the server to the Manager.
 type ConnectResponse struct {
@@ -288,7 +305,14 @@ type Hello struct {
 	// The kinds of TEE that this host launches, in the manifest's words.
 	Tees []string `protobuf:"bytes,6,rep,name=tees,proto3" json:"tees,omitempty"`
 	// What `cocos-manager check` finds, one for each thing looked at.
-	Findings      []*Finding `protobuf:"bytes,7,rep,name=findings,proto3" json:"findings,omitempty"`
+	Findings []*Finding `protobuf:"bytes,7,rep,name=findings,proto3" json:"findings,omitempty"`
+	// How many VMs the host runs at most; 0: it doesn't say.
+	Capacity uint32 `protobuf:"varint,8,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// The guest images that it starts.
+	Images []*GuestImage `protobuf:"bytes,9,rep,name=images,proto3" json:"images,omitempty"`
+	// The host's memory in bytes, and its processors; 0: it doesn't say.
+	MemoryBytes   uint64 `protobuf:"varint,10,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	Cpus          uint32 `protobuf:"varint,11,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +396,172 @@ func (x *Hello) GetFindings() []*Finding {
 	return nil
 }
 
+func (x *Hello) GetCapacity() uint32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *Hello) GetImages() []*GuestImage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *Hello) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Hello) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+// GuestImage is a guest image that a host has.
+type GuestImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of its image.json, in hexadecimal.
+	Digest string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// What it measures as on this host, in hexadecimal, by "sev-snp", "sim", "mrtd",
+	// "rtmr1" and "rtmr2". The host's own word.
+	Measurements  map[string]string `protobuf:"bytes,2,rep,name=measurements,proto3" json:"measurements,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuestImage) Reset() {
+	*x = GuestImage{}
+	mi := &file_manager_v1_manager_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuestImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuestImage) ProtoMessage() {}
+
+func (x *GuestImage) ProtoReflect() protoreflect.Message {
+	mi := &file_manager_v1_manager_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuestImage.ProtoReflect.Descriptor instead.
+func (*GuestImage) Descriptor() ([]byte, []int) {
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GuestImage) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *GuestImage) GetMeasurements() map[string]string {
+	if x != nil {
+		return x.Measurements
+	}
+	return nil
+}
+
+// HostStatus is how the host stands at this moment.
+type HostStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// VMs that have not ended.
+	Running uint32 `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
+	// As in Hello, and less where something else than the number of VMs is the
+	// bound at present, such as its disk.
+	Capacity uint32 `protobuf:"varint,2,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// It takes no runs at present.
+	Closed          bool   `protobuf:"varint,3,opt,name=closed,proto3" json:"closed,omitempty"`
+	MemoryFreeBytes uint64 `protobuf:"varint,4,opt,name=memory_free_bytes,json=memoryFreeBytes,proto3" json:"memory_free_bytes,omitempty"`
+	// Average of one minute.
+	Load          float64 `protobuf:"fixed64,5,opt,name=load,proto3" json:"load,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostStatus) Reset() {
+	*x = HostStatus{}
+	mi := &file_manager_v1_manager_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostStatus) ProtoMessage() {}
+
+func (x *HostStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_manager_v1_manager_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostStatus.ProtoReflect.Descriptor instead.
+func (*HostStatus) Descriptor() ([]byte, []int) {
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *HostStatus) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *HostStatus) GetCapacity() uint32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *HostStatus) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *HostStatus) GetMemoryFreeBytes() uint64 {
+	if x != nil {
+		return x.MemoryFreeBytes
+	}
+	return 0
+}
+
+func (x *HostStatus) GetLoad() float64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
 // Finding is what the Manager found of one thing on its host.
 type Finding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -388,7 +578,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_manager_v1_manager_proto_msgTypes[3]
+	mi := &file_manager_v1_manager_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +590,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[3]
+	mi := &file_manager_v1_manager_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +603,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{3}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Finding) GetName() string {
@@ -462,7 +652,7 @@ type RunStatus struct {
 
 func (x *RunStatus) Reset() {
 	*x = RunStatus{}
-	mi := &file_manager_v1_manager_proto_msgTypes[4]
+	mi := &file_manager_v1_manager_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +664,7 @@ func (x *RunStatus) String() string {
 func (*RunStatus) ProtoMessage() {}
 
 func (x *RunStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[4]
+	mi := &file_manager_v1_manager_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +677,7 @@ func (x *RunStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunStatus.ProtoReflect.Descriptor instead.
 func (*RunStatus) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{4}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RunStatus) GetRunId() string {
@@ -507,13 +697,15 @@ func (x *RunStatus) GetState() string {
 type Welcome struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ProtocolVersion uint32                 `protobuf:"varint,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How often the Manager is to send a HostStatus, in seconds; 0: never.
+	StatusSeconds uint32 `protobuf:"varint,2,opt,name=status_seconds,json=statusSeconds,proto3" json:"status_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_manager_v1_manager_proto_msgTypes[5]
+	mi := &file_manager_v1_manager_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +717,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[5]
+	mi := &file_manager_v1_manager_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,12 +730,19 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{5}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Welcome) GetProtocolVersion() uint32 {
 	if x != nil {
 		return x.ProtocolVersion
+	}
+	return 0
+}
+
+func (x *Welcome) GetStatusSeconds() uint32 {
+	if x != nil {
+		return x.StatusSeconds
 	}
 	return 0
 }
@@ -570,7 +769,7 @@ type RunRequest struct {
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_manager_v1_manager_proto_msgTypes[6]
+	mi := &file_manager_v1_manager_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +781,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[6]
+	mi := &file_manager_v1_manager_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +794,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{6}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RunRequest) GetRunId() string {
@@ -652,7 +851,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_manager_v1_manager_proto_msgTypes[7]
+	mi := &file_manager_v1_manager_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +863,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[7]
+	mi := &file_manager_v1_manager_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +876,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{7}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Approval) GetPublicKey() []byte {
@@ -713,7 +912,7 @@ type AgentConfig struct {
 
 func (x *AgentConfig) Reset() {
 	*x = AgentConfig{}
-	mi := &file_manager_v1_manager_proto_msgTypes[8]
+	mi := &file_manager_v1_manager_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +924,7 @@ func (x *AgentConfig) String() string {
 func (*AgentConfig) ProtoMessage() {}
 
 func (x *AgentConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[8]
+	mi := &file_manager_v1_manager_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +937,7 @@ func (x *AgentConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConfig.ProtoReflect.Descriptor instead.
 func (*AgentConfig) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{8}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AgentConfig) GetPort() uint32 {
@@ -789,7 +988,7 @@ type RunReply struct {
 
 func (x *RunReply) Reset() {
 	*x = RunReply{}
-	mi := &file_manager_v1_manager_proto_msgTypes[9]
+	mi := &file_manager_v1_manager_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1000,7 @@ func (x *RunReply) String() string {
 func (*RunReply) ProtoMessage() {}
 
 func (x *RunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[9]
+	mi := &file_manager_v1_manager_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1013,7 @@ func (x *RunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReply.ProtoReflect.Descriptor instead.
 func (*RunReply) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{9}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RunReply) GetRunId() string {
@@ -848,7 +1047,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_manager_v1_manager_proto_msgTypes[10]
+	mi := &file_manager_v1_manager_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1059,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[10]
+	mi := &file_manager_v1_manager_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1072,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{10}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Refusal) GetFaults() []*Fault {
@@ -898,7 +1097,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_manager_v1_manager_proto_msgTypes[11]
+	mi := &file_manager_v1_manager_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1109,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[11]
+	mi := &file_manager_v1_manager_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1122,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{11}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Fault) GetReason() string {
@@ -964,7 +1163,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_manager_v1_manager_proto_msgTypes[12]
+	mi := &file_manager_v1_manager_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1175,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[12]
+	mi := &file_manager_v1_manager_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1188,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{12}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopRequest) GetRunId() string {
@@ -1010,7 +1209,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_manager_v1_manager_proto_msgTypes[13]
+	mi := &file_manager_v1_manager_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1221,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[13]
+	mi := &file_manager_v1_manager_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1234,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{13}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopReply) GetRunId() string {
@@ -1064,7 +1263,7 @@ type EventAck struct {
 
 func (x *EventAck) Reset() {
 	*x = EventAck{}
-	mi := &file_manager_v1_manager_proto_msgTypes[14]
+	mi := &file_manager_v1_manager_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1275,7 @@ func (x *EventAck) String() string {
 func (*EventAck) ProtoMessage() {}
 
 func (x *EventAck) ProtoReflect() protoreflect.Message {
-	mi := &file_manager_v1_manager_proto_msgTypes[14]
+	mi := &file_manager_v1_manager_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1288,7 @@ func (x *EventAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventAck.ProtoReflect.Descriptor instead.
 func (*EventAck) Descriptor() ([]byte, []int) {
-	return file_manager_v1_manager_proto_rawDescGZIP(), []int{14}
+	return file_manager_v1_manager_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EventAck) GetRunId() string {
@@ -1117,14 +1316,16 @@ var File_manager_v1_manager_proto protoreflect.FileDescriptor
 
 const file_manager_v1_manager_proto_rawDesc = "" +
 	"\n" +
-	"\x18manager/v1/manager.proto\x12\x10cocos.manager.v1\x1a\x14event/v1/event.proto\"\x9d\x02\n" +
+	"\x18manager/v1/manager.proto\x12\x10cocos.manager.v1\x1a\x14event/v1/event.proto\"\xde\x02\n" +
 	"\x0eConnectRequest\x12/\n" +
 	"\x05hello\x18\x01 \x01(\v2\x17.cocos.manager.v1.HelloH\x00R\x05hello\x129\n" +
 	"\trun_reply\x18\x02 \x01(\v2\x1a.cocos.manager.v1.RunReplyH\x00R\brunReply\x12<\n" +
 	"\n" +
 	"stop_reply\x18\x03 \x01(\v2\x1b.cocos.manager.v1.StopReplyH\x00R\tstopReply\x12-\n" +
 	"\x05event\x18\x04 \x01(\v2\x15.cocos.event.v1.EventH\x00R\x05event\x12'\n" +
-	"\x03log\x18\x05 \x01(\v2\x13.cocos.event.v1.LogH\x00R\x03logB\t\n" +
+	"\x03log\x18\x05 \x01(\v2\x13.cocos.event.v1.LogH\x00R\x03log\x12?\n" +
+	"\vhost_status\x18\x06 \x01(\v2\x1c.cocos.manager.v1.HostStatusH\x00R\n" +
+	"hostStatusB\t\n" +
 	"\amessage\"\x93\x02\n" +
 	"\x0fConnectResponse\x125\n" +
 	"\awelcome\x18\x01 \x01(\v2\x19.cocos.manager.v1.WelcomeH\x00R\awelcome\x12?\n" +
@@ -1132,7 +1333,7 @@ const file_manager_v1_manager_proto_rawDesc = "" +
 	"runRequest\x12B\n" +
 	"\fstop_request\x18\x03 \x01(\v2\x1d.cocos.manager.v1.StopRequestH\x00R\vstopRequest\x129\n" +
 	"\tevent_ack\x18\x04 \x01(\v2\x1a.cocos.manager.v1.EventAckH\x00R\beventAckB\t\n" +
-	"\amessage\"\x8a\x02\n" +
+	"\amessage\"\x93\x03\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -1142,7 +1343,26 @@ const file_manager_v1_manager_proto_rawDesc = "" +
 	"\veos_version\x18\x05 \x01(\tR\n" +
 	"eosVersion\x12\x12\n" +
 	"\x04tees\x18\x06 \x03(\tR\x04tees\x125\n" +
-	"\bfindings\x18\a \x03(\v2\x19.cocos.manager.v1.FindingR\bfindings\"y\n" +
+	"\bfindings\x18\a \x03(\v2\x19.cocos.manager.v1.FindingR\bfindings\x12\x1a\n" +
+	"\bcapacity\x18\b \x01(\rR\bcapacity\x124\n" +
+	"\x06images\x18\t \x03(\v2\x1c.cocos.manager.v1.GuestImageR\x06images\x12!\n" +
+	"\fmemory_bytes\x18\n" +
+	" \x01(\x04R\vmemoryBytes\x12\x12\n" +
+	"\x04cpus\x18\v \x01(\rR\x04cpus\"\xb9\x01\n" +
+	"\n" +
+	"GuestImage\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12R\n" +
+	"\fmeasurements\x18\x02 \x03(\v2..cocos.manager.v1.GuestImage.MeasurementsEntryR\fmeasurements\x1a?\n" +
+	"\x11MeasurementsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x01\n" +
+	"\n" +
+	"HostStatus\x12\x18\n" +
+	"\arunning\x18\x01 \x01(\rR\arunning\x12\x1a\n" +
+	"\bcapacity\x18\x02 \x01(\rR\bcapacity\x12\x16\n" +
+	"\x06closed\x18\x03 \x01(\bR\x06closed\x12*\n" +
+	"\x11memory_free_bytes\x18\x04 \x01(\x04R\x0fmemoryFreeBytes\x12\x12\n" +
+	"\x04load\x18\x05 \x01(\x01R\x04load\"y\n" +
 	"\aFinding\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12\x14\n" +
@@ -1151,9 +1371,10 @@ const file_manager_v1_manager_proto_rawDesc = "" +
 	"\x04mend\x18\x05 \x01(\tR\x04mend\"8\n" +
 	"\tRunStatus\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\"4\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\"[\n" +
 	"\aWelcome\x12)\n" +
-	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\"\xfe\x01\n" +
+	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12%\n" +
+	"\x0estatus_seconds\x18\x02 \x01(\rR\rstatusSeconds\"\xfe\x01\n" +
 	"\n" +
 	"RunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1a\n" +
@@ -1210,52 +1431,58 @@ func file_manager_v1_manager_proto_rawDescGZIP() []byte {
 	return file_manager_v1_manager_proto_rawDescData
 }
 
-var file_manager_v1_manager_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_manager_v1_manager_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_manager_v1_manager_proto_goTypes = []any{
 	(*ConnectRequest)(nil),  // 0: cocos.manager.v1.ConnectRequest
 	(*ConnectResponse)(nil), // 1: cocos.manager.v1.ConnectResponse
 	(*Hello)(nil),           // 2: cocos.manager.v1.Hello
-	(*Finding)(nil),         // 3: cocos.manager.v1.Finding
-	(*RunStatus)(nil),       // 4: cocos.manager.v1.RunStatus
-	(*Welcome)(nil),         // 5: cocos.manager.v1.Welcome
-	(*RunRequest)(nil),      // 6: cocos.manager.v1.RunRequest
-	(*Approval)(nil),        // 7: cocos.manager.v1.Approval
-	(*AgentConfig)(nil),     // 8: cocos.manager.v1.AgentConfig
-	(*RunReply)(nil),        // 9: cocos.manager.v1.RunReply
-	(*Refusal)(nil),         // 10: cocos.manager.v1.Refusal
-	(*Fault)(nil),           // 11: cocos.manager.v1.Fault
-	(*StopRequest)(nil),     // 12: cocos.manager.v1.StopRequest
-	(*StopReply)(nil),       // 13: cocos.manager.v1.StopReply
-	(*EventAck)(nil),        // 14: cocos.manager.v1.EventAck
-	(*v1.Event)(nil),        // 15: cocos.event.v1.Event
-	(*v1.Log)(nil),          // 16: cocos.event.v1.Log
-	(v1.Source)(0),          // 17: cocos.event.v1.Source
+	(*GuestImage)(nil),      // 3: cocos.manager.v1.GuestImage
+	(*HostStatus)(nil),      // 4: cocos.manager.v1.HostStatus
+	(*Finding)(nil),         // 5: cocos.manager.v1.Finding
+	(*RunStatus)(nil),       // 6: cocos.manager.v1.RunStatus
+	(*Welcome)(nil),         // 7: cocos.manager.v1.Welcome
+	(*RunRequest)(nil),      // 8: cocos.manager.v1.RunRequest
+	(*Approval)(nil),        // 9: cocos.manager.v1.Approval
+	(*AgentConfig)(nil),     // 10: cocos.manager.v1.AgentConfig
+	(*RunReply)(nil),        // 11: cocos.manager.v1.RunReply
+	(*Refusal)(nil),         // 12: cocos.manager.v1.Refusal
+	(*Fault)(nil),           // 13: cocos.manager.v1.Fault
+	(*StopRequest)(nil),     // 14: cocos.manager.v1.StopRequest
+	(*StopReply)(nil),       // 15: cocos.manager.v1.StopReply
+	(*EventAck)(nil),        // 16: cocos.manager.v1.EventAck
+	nil,                     // 17: cocos.manager.v1.GuestImage.MeasurementsEntry
+	(*v1.Event)(nil),        // 18: cocos.event.v1.Event
+	(*v1.Log)(nil),          // 19: cocos.event.v1.Log
+	(v1.Source)(0),          // 20: cocos.event.v1.Source
 }
 var file_manager_v1_manager_proto_depIdxs = []int32{
 	2,  // 0: cocos.manager.v1.ConnectRequest.hello:type_name -> cocos.manager.v1.Hello
-	9,  // 1: cocos.manager.v1.ConnectRequest.run_reply:type_name -> cocos.manager.v1.RunReply
-	13, // 2: cocos.manager.v1.ConnectRequest.stop_reply:type_name -> cocos.manager.v1.StopReply
-	15, // 3: cocos.manager.v1.ConnectRequest.event:type_name -> cocos.event.v1.Event
-	16, // 4: cocos.manager.v1.ConnectRequest.log:type_name -> cocos.event.v1.Log
-	5,  // 5: cocos.manager.v1.ConnectResponse.welcome:type_name -> cocos.manager.v1.Welcome
-	6,  // 6: cocos.manager.v1.ConnectResponse.run_request:type_name -> cocos.manager.v1.RunRequest
-	12, // 7: cocos.manager.v1.ConnectResponse.stop_request:type_name -> cocos.manager.v1.StopRequest
-	14, // 8: cocos.manager.v1.ConnectResponse.event_ack:type_name -> cocos.manager.v1.EventAck
-	4,  // 9: cocos.manager.v1.Hello.runs:type_name -> cocos.manager.v1.RunStatus
-	3,  // 10: cocos.manager.v1.Hello.findings:type_name -> cocos.manager.v1.Finding
-	7,  // 11: cocos.manager.v1.RunRequest.approvals:type_name -> cocos.manager.v1.Approval
-	8,  // 12: cocos.manager.v1.RunRequest.agent_config:type_name -> cocos.manager.v1.AgentConfig
-	10, // 13: cocos.manager.v1.RunReply.refusal:type_name -> cocos.manager.v1.Refusal
-	11, // 14: cocos.manager.v1.Refusal.faults:type_name -> cocos.manager.v1.Fault
-	10, // 15: cocos.manager.v1.StopReply.refusal:type_name -> cocos.manager.v1.Refusal
-	17, // 16: cocos.manager.v1.EventAck.source:type_name -> cocos.event.v1.Source
-	0,  // 17: cocos.manager.v1.ComputationsService.Connect:input_type -> cocos.manager.v1.ConnectRequest
-	1,  // 18: cocos.manager.v1.ComputationsService.Connect:output_type -> cocos.manager.v1.ConnectResponse
-	18, // [18:19] is the sub-list for method output_type
-	17, // [17:18] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 1: cocos.manager.v1.ConnectRequest.run_reply:type_name -> cocos.manager.v1.RunReply
+	15, // 2: cocos.manager.v1.ConnectRequest.stop_reply:type_name -> cocos.manager.v1.StopReply
+	18, // 3: cocos.manager.v1.ConnectRequest.event:type_name -> cocos.event.v1.Event
+	19, // 4: cocos.manager.v1.ConnectRequest.log:type_name -> cocos.event.v1.Log
+	4,  // 5: cocos.manager.v1.ConnectRequest.host_status:type_name -> cocos.manager.v1.HostStatus
+	7,  // 6: cocos.manager.v1.ConnectResponse.welcome:type_name -> cocos.manager.v1.Welcome
+	8,  // 7: cocos.manager.v1.ConnectResponse.run_request:type_name -> cocos.manager.v1.RunRequest
+	14, // 8: cocos.manager.v1.ConnectResponse.stop_request:type_name -> cocos.manager.v1.StopRequest
+	16, // 9: cocos.manager.v1.ConnectResponse.event_ack:type_name -> cocos.manager.v1.EventAck
+	6,  // 10: cocos.manager.v1.Hello.runs:type_name -> cocos.manager.v1.RunStatus
+	5,  // 11: cocos.manager.v1.Hello.findings:type_name -> cocos.manager.v1.Finding
+	3,  // 12: cocos.manager.v1.Hello.images:type_name -> cocos.manager.v1.GuestImage
+	17, // 13: cocos.manager.v1.GuestImage.measurements:type_name -> cocos.manager.v1.GuestImage.MeasurementsEntry
+	9,  // 14: cocos.manager.v1.RunRequest.approvals:type_name -> cocos.manager.v1.Approval
+	10, // 15: cocos.manager.v1.RunRequest.agent_config:type_name -> cocos.manager.v1.AgentConfig
+	12, // 16: cocos.manager.v1.RunReply.refusal:type_name -> cocos.manager.v1.Refusal
+	13, // 17: cocos.manager.v1.Refusal.faults:type_name -> cocos.manager.v1.Fault
+	12, // 18: cocos.manager.v1.StopReply.refusal:type_name -> cocos.manager.v1.Refusal
+	20, // 19: cocos.manager.v1.EventAck.source:type_name -> cocos.event.v1.Source
+	0,  // 20: cocos.manager.v1.ComputationsService.Connect:input_type -> cocos.manager.v1.ConnectRequest
+	1,  // 21: cocos.manager.v1.ComputationsService.Connect:output_type -> cocos.manager.v1.ConnectResponse
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_manager_v1_manager_proto_init() }
@@ -1269,6 +1496,7 @@ func file_manager_v1_manager_proto_init() {
 		(*ConnectRequest_StopReply)(nil),
 		(*ConnectRequest_Event)(nil),
 		(*ConnectRequest_Log)(nil),
+		(*ConnectRequest_HostStatus)(nil),
 	}
 	file_manager_v1_manager_proto_msgTypes[1].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
@@ -1282,7 +1510,7 @@ func file_manager_v1_manager_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_manager_v1_manager_proto_rawDesc), len(file_manager_v1_manager_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
