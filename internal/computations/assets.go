@@ -1,0 +1,121 @@
+package computations
+
+import (
+	"context"
+	"slices"
+
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+// CreateAsset describes an algorithm or a dataset of the asker's. Who makes it is
+// its owner; the service never sees what it describes.
+func (s *Service) CreateAsset(ctx context.Context, who Identity, a Asset) (Asset, error) {
+	return update(ctx, s, func(w Writer) (Asset, error) {
+		x, err := s.inWorkspace(w, who, a.Workspace, AssetCreate)
+		if err != nil {
+			return Asset{}, err
+		}
+		if err := checkAsset(&a); err != nil {
+			return Asset{}, err
+		}
+		made := a
+		made.ID, made.Owner, made.Email = NewID(), x.user.ID, x.user.Email
+		made.Created = s.now()
+		made.Retired = Asset{}.Retired
+		if err := w.PutAsset(made); err != nil {
+			return Asset{}, err
+		}
+		w.Signal(WorkspaceTopic(made.Workspace))
+		return made, s.did(w, &x, AssetCreate, made.ID, "name", made.Name, "kind", string(made.Kind), "sha256", made.SHA256.String())
+	})
+}
+
+func checkAsset(a *Asset) error {
+	var f faults
+	f.add(checkText("name", a.Name, 1, maxTitle, false))
+	f.add(checkText("description", a.Description, 0, maxDescription, true))
+	if a.SHA256 == (manifest.Digest{}) {
+		f.add(invalid("sha256", "is missing; cocos-cli checksum prints it"))
+	}
+	least := int64(0)
+	switch a.Kind {
+	case AssetAlgorithm:
+		least = 1
+		if !slices.Contains(manifest.AlgorithmTypes(), a.Type) {
+			f.add(invalid("type", "is %q; expected one of %q", a.Type, manifest.AlgorithmTypes()))
+		}
+		if a.UnpackedMax != 0 {
+			f.add(invalid("unpacked_max", "is of folders of data; an algorithm is one file"))
+		}
+	case AssetDataset:
+		if a.Type != "" {
+			f.add(invalid("type", "is of algorithms; a dataset has none"))
+		}
+		if a.UnpackedMax < 0 || a.UnpackedMax > manifest.MaxInputSize {
+			f.add(invalid("unpacked_max", "is %d; expected 0 to %d", a.UnpackedMax, int64(manifest.MaxInputSize)))
+		}
+	default:
+		f.add(invalid("kind", "is %q; expected %q or %q", a.Kind, AssetAlgorithm, AssetDataset))
+	}
+	if a.Size < least || a.Size > manifest.MaxInputSize {
+		f.add(invalid("size", "is %d; expected %d to %d bytes", a.Size, least, int64(manifest.MaxInputSize)))
+	}
+	return f.err()
+}
+
+// Assets lists a workspace's assets of a kind, or of all kinds.
+func (s *Service) Assets(ctx context.Context, who Identity, workspace ID, kind AssetKind, retired bool, p Page) ([]Asset, error) {
+	return view(ctx, s, func(r Reader) ([]Asset, error) {
+		if _, err := s.inWorkspace(r, who, workspace, AssetList); err != nil {
+			return nil, err
+		}
+		return r.Assets(workspace, kind, retired, p.bounded())
+	})
+}
+
+// Asset is one of them.
+func (s *Service) Asset(ctx context.Context, who Identity, id ID) (Asset, error) {
+	x, err := view(ctx, s, func(r Reader) (access, error) { return s.onAsset(r, who, id, AssetShow) })
+	return x.asset, err
+}
+
+// EditAsset changes what people read of an asset; what it is can't change.
+func (s *Service) EditAsset(ctx context.Context, who Identity, id ID, name, description string) error {
+	return s.change(ctx, func(w Writer) error {
+		x, err := s.onAsset(w, who, id, AssetEdit)
+		if err != nil {
+			return err
+		}
+		var f faults
+		f.add(checkText("name", name, 1, maxTitle, false))
+		f.add(checkText("description", description, 0, maxDescription, true))
+		if err := f.err(); err != nil {
+			return err
+		}
+		x.asset.Name, x.asset.Description = name, description
+		if err := w.PutAsset(x.asset); err != nil {
+			return err
+		}
+		w.Signal(WorkspaceTopic(x.workspace.ID))
+		return s.did(w, &x, AssetEdit, id, "name", name)
+	})
+}
+
+// RetireAsset takes an asset out of use for what isn't frozen yet.
+func (s *Service) RetireAsset(ctx context.Context, who Identity, id ID) error {
+	return s.change(ctx, func(w Writer) error {
+		x, err := s.onAsset(w, who, id, AssetRetire)
+		if err != nil {
+			return err
+		}
+		if !x.asset.Retired.IsZero() {
+			return &Error{Kind: Conflict, Message: "this asset is retired already"}
+		}
+		x.asset.Retired = s.now()
+		if err := w.PutAsset(x.asset); err != nil {
+			return err
+		}
+		w.Signal(WorkspaceTopic(x.workspace.ID))
+		return s.did(w, &x, AssetRetire, id)
+	})
+}

@@ -1,0 +1,159 @@
+package computations
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// policyFile is what the commands call a participant's policy.
+const policyFile = "policy.json"
+
+var (
+	agentHost = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.:-]*$`)
+	agentKey  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+)
+
+// take is what parties do with a run that hasn't ended.
+func (t *steps) take(run *Run) {
+	var send []Todo
+	if flags, reachable := run.AgentFlags(t.v.Frozen.AttestedTLS); reachable && run.State == RunRunning {
+		flags = append(flags, "--key", t.keyFile(), "--manifest", manifestFile)
+		if t.v.Frozen.AttestedTLS {
+			flags = append(flags, "--policy", policyFile)
+		}
+		send = t.exchange(run, flags)
+	}
+	if len(send) == 0 {
+		t.add(RunShow, fmt.Sprintf("Run %d is %s%s, and needs nothing of you now. Watch it here, or in a terminal.", run.Number, run.State, because(run.Reason)),
+			CommandLine("computations", "watch", string(t.v.ID)))
+		return
+	}
+	if !t.me.MustApprove {
+		t.fetchManifest(RunShow)
+	}
+	if t.v.Frozen.AttestedTLS {
+		t.policy()
+	} else {
+		t.add(RunShow, "This computation is not attested: nothing but the host's word says who answers, and the host can read all of it.", "")
+	}
+	if run.Simulated {
+		t.add(RunShow, "SIMULATED: the host says that its TEE is the simulated one, which protects nothing. Only your own policy can accept that.", "")
+	}
+	t.all = append(t.all, send...)
+}
+
+// policy is for those who will talk to an agent that shows evidence.
+func (t *steps) policy() {
+	t.add(RunShow, "Have your own policy at hand: which TEE and which software you accept, made from an image that you chose to trust "+
+		"(cocos-cli policy init), and from nothing that this page says. Look at what it accepts.", CommandLine("policy", "check", policyFile))
+}
+
+// exchange is what the asker sends to the agent or gets from it.
+func (t *steps) exchange(run *Run, flags []string) []Todo {
+	if t.me == nil {
+		return nil
+	}
+	var all []Todo
+	add := func(text string, words ...string) {
+		all = append(all, Todo{Action: RunShow, Text: text, Command: CommandLine(append(words, flags...)...)})
+	}
+	d := &t.v.Draft
+	if run.AgentState == "" || run.AgentState == "AwaitingInputs" {
+		if d.Algorithm.Provider == t.me.User {
+			add("Send the algorithm, straight to the VM and not through this service. Its digest is compared before anything leaves.",
+				"algo", t.file(d.Algorithm.Asset, "algorithm.py"))
+		}
+		for _, slot := range d.Datasets {
+			if slot.Provider == t.me.User {
+				add("Send the dataset "+slot.Name+", straight to the VM and not through this service. Its digest is compared before anything leaves.",
+					"data", t.file(slot.Asset, slot.Name), "--name", slot.Name)
+			}
+		}
+	}
+	if slices.Contains(d.Consumers, t.me.User) {
+		out := runFolder(run)
+		add("Fetch the result when there is one. It is verified before it is unpacked, into the folder "+out+".",
+			"result", "--wait", "--out", out)
+	}
+	return all
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + reason + ")"
+}
+
+// file is what an asset's file is called on its owner's machine, most likely.
+func (t *steps) file(asset ID, otherwise string) string {
+	if name := t.assets[asset]; name != "" {
+		return fileWord(name)
+	}
+	return otherwise
+}
+
+// AgentFlags are those by which a command finds a run's agent; attested: its
+// evidence says who it is, else the key that the host told does. The values come
+// from the host: where they are no address and no key there are no flags.
+func (r *Run) AgentFlags(attested bool) (flags []string, ok bool) {
+	host, port, err := net.SplitHostPort(r.AgentAddress)
+	if err != nil || !agentHost.MatchString(host) {
+		return nil, false
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return nil, false
+	}
+	flags = []string{"--agent", r.AgentAddress}
+	if attested {
+		return flags, true
+	}
+	if !agentKey.MatchString(r.AgentKey) {
+		return nil, false
+	}
+	return append(flags, "--agent-key", r.AgentKey), true
+}
+
+// plainWord needs no quotes in a shell.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
+
+// CommandLine is a line for a shell that starts cocos-cli: each word is taken as
+// it is, whoever chose it.
+func CommandLine(words ...string) string {
+	line := "cocos-cli"
+	for _, w := range words {
+		if !plainWord.MatchString(w) {
+			w = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+		line += " " + w
+	}
+	return line
+}
+
+// fileWord is a file's name that is never taken for a flag.
+func fileWord(name string) string {
+	if strings.HasPrefix(name, "-") {
+		return "./" + name
+	}
+	return name
+}
+
+// keyPrefix is a file name made of an address.
+func keyPrefix(email string) string {
+	local, _, _ := strings.Cut(email, "@")
+	safe := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.', r == '-', r == '_':
+			return r
+		}
+		return '-'
+	}, local)
+	if safe = strings.Trim(safe, ".-"); safe == "" {
+		safe = "cocos"
+	}
+	return safe
+}
