@@ -1,0 +1,99 @@
+package store
+
+import (
+	"github.com/ultravioletrs/cocos/internal/computations"
+)
+
+type (
+	key        = computations.Key
+	asset      = computations.Asset
+	invitation = computations.Invitation
+)
+
+// storedKey also has the fingerprint, which is unique among keys in use.
+type storedKey struct {
+	key
+	fingerprint string
+}
+
+var keyTable = newTable("keys", "id user_id name public created revoked replaced_by fingerprint", 1,
+	", u.email", "JOIN users u ON u.id = t.user_id",
+	func(k *storedKey) []any {
+		return []any{&k.ID, &k.User, &k.Name, public{&k.Public}, moment{&k.Created}, moment{&k.Revoked},
+			ref{&k.ReplacedBy}, &k.fingerprint, &k.Email}
+	})
+
+func (x *tx) Key(k id) (key, error) {
+	found, err := keyTable.one(x, "WHERE t.id = $1", k)
+	return found.key, err
+}
+
+func (x *tx) KeyByFingerprint(fingerprint string) (key, error) {
+	found, err := keyTable.one(x, "WHERE t.fingerprint = $1 AND t.revoked = 0", fingerprint)
+	return found.key, err
+}
+
+func (x *tx) KeysOf(user id) ([]key, error) {
+	found, err := keyTable.all(x, "WHERE t.user_id = $1 ORDER BY t.id DESC", user)
+	list := make([]key, len(found))
+	for i := range found {
+		list[i] = found[i].key
+	}
+	return list, err
+}
+
+func (x *tx) PutKey(k key) error {
+	return keyTable.put(x, storedKey{key: k, fingerprint: k.Public.Fingerprint()})
+}
+
+var assets = newTable("assets", "id workspace_id owner_id name kind description sha256 size unpacked_max type created retired", 1,
+	", u.email", "JOIN users u ON u.id = t.owner_id",
+	func(a *asset) []any {
+		return []any{&a.ID, &a.Workspace, &a.Owner, &a.Name, &a.Kind, &a.Description, sum{sum: (*[32]byte)(&a.SHA256)},
+			&a.Size, &a.UnpackedMax, &a.Type, moment{&a.Created}, moment{&a.Retired}, &a.Email}
+	})
+
+func (x *tx) Asset(a id) (asset, error) { return assets.one(x, "WHERE t.id = $1", a) }
+
+func (x *tx) Assets(workspace id, kind computations.AssetKind, retired bool, p computations.Page) ([]asset, error) {
+	var f filter
+	f.add("t.workspace_id = ?", workspace)
+	if kind != "" {
+		f.add("t.kind = ?", kind)
+	}
+	f.add(zeroUnless("t.retired", retired))
+	end := f.page(p)
+	return assets.all(x, f.where(end), f.args...)
+}
+
+// zeroUnless compares with a literal, as the indexes of such columns do.
+func zeroUnless(column string, set bool) string {
+	if set {
+		return column + " <> 0"
+	}
+	return column + " = 0"
+}
+
+func (x *tx) PutAsset(a asset) error { return assets.put(x, a) }
+
+var invitations = newTable("invitations", "id workspace_id email role computation_id parts state hash by_id created sent expires answered_by", 1, "", "",
+	func(i *invitation) []any {
+		return []any{&i.ID, &i.Workspace, &i.Email, &i.Role, ref{&i.Computation}, doc{&i.Parts}, &i.State, sum{sum: &i.Hash},
+			&i.By, moment{&i.Created}, moment{&i.Sent}, moment{&i.Expires}, ref{&i.AnsweredBy}}
+	})
+
+func (x *tx) Invitation(i id) (invitation, error) { return invitations.one(x, "WHERE t.id = $1", i) }
+
+func (x *tx) InvitationByHash(hash [32]byte) (invitation, error) {
+	return invitations.one(x, "WHERE t.hash = $1", hash)
+}
+
+func (x *tx) Invitations(workspace id) ([]invitation, error) {
+	return invitations.all(x, "WHERE t.workspace_id = $1 ORDER BY t.id DESC", workspace)
+}
+
+func (x *tx) InvitationsFor(email string) ([]invitation, error) {
+	return invitations.all(x, "WHERE t.email = $1 ORDER BY t.id DESC", email)
+}
+
+func (x *tx) PutInvitation(i invitation) error { return invitations.put(x, i) }
