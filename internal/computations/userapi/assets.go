@@ -1,0 +1,66 @@
+package userapi
+
+import (
+	"context"
+
+	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+type assets struct {
+	computationsv1.UnimplementedAssetsServiceServer
+	svc *computations.Service
+}
+
+func (s assets) CreateAsset(ctx context.Context, q *computationsv1.CreateAssetRequest) (*computationsv1.CreateAssetResponse, error) {
+	var digest manifest.Digest
+	if n := len(q.GetSha256()); n != len(digest) {
+		return nil, invalid("sha256", "has %d bytes; expected %d", n, len(digest))
+	}
+	made, err := s.svc.CreateAsset(ctx, who(ctx), computations.Asset{
+		Workspace: computations.ID(q.GetWorkspaceId()), Name: q.GetName(), Kind: computations.AssetKind(q.GetKind()),
+		Description: q.GetDescription(), SHA256: manifest.Digest(q.GetSha256()), Size: q.GetSize(),
+		UnpackedMax: q.GetUnpackedMax(), Type: manifest.AlgorithmType(q.GetType()),
+	})
+	return &computationsv1.CreateAssetResponse{Asset: asset(made)}, err
+}
+
+func (s assets) ListAssets(ctx context.Context, q *computationsv1.ListAssetsRequest) (*computationsv1.ListAssetsResponse, error) {
+	c, err := cursorOf(q.GetPageSize(), q.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.page()
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.svc.Assets(ctx, who(ctx), computations.ID(q.GetWorkspaceId()), computations.AssetKind(q.GetKind()), q.GetRetired(), p)
+	if err != nil {
+		return nil, err
+	}
+	var r computationsv1.ListAssetsResponse
+	r.Assets, r.NextPageToken = cut(c, list, func(a computations.Asset) string { return string(a.ID) }, asset)
+	return &r, nil
+}
+
+func (s assets) GetAsset(ctx context.Context, q *computationsv1.GetAssetRequest) (*computationsv1.GetAssetResponse, error) {
+	a, err := s.svc.Asset(ctx, who(ctx), computations.ID(q.GetAssetId()))
+	return &computationsv1.GetAssetResponse{Asset: asset(a)}, err
+}
+
+func (s assets) EditAsset(ctx context.Context, q *computationsv1.EditAssetRequest) (*computationsv1.EditAssetResponse, error) {
+	return &computationsv1.EditAssetResponse{}, s.svc.EditAsset(ctx, who(ctx), computations.ID(q.GetAssetId()), q.GetName(), q.GetDescription())
+}
+
+func (s assets) RetireAsset(ctx context.Context, q *computationsv1.RetireAssetRequest) (*computationsv1.RetireAssetResponse, error) {
+	return &computationsv1.RetireAssetResponse{}, s.svc.RetireAsset(ctx, who(ctx), computations.ID(q.GetAssetId()))
+}
+
+func asset(a computations.Asset) *computationsv1.Asset {
+	return &computationsv1.Asset{
+		Id: string(a.ID), WorkspaceId: string(a.Workspace), OwnerId: string(a.Owner), OwnerEmail: a.Email, Name: a.Name,
+		Kind: string(a.Kind), Description: a.Description, Sha256: a.SHA256[:], Size: a.Size, UnpackedMax: a.UnpackedMax,
+		Type: string(a.Type), Created: stamp(a.Created), Retired: stamp(a.Retired),
+	}
+}
