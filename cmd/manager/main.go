@@ -1,7 +1,8 @@
 // Command cocos-manager runs confidential virtual machines on one host.
 //
 // Without arguments it is the Manager, which connects to the computations
-// server that MANAGER_GRPC_URL names and does as it is asked. `shim DIR` is the
+// server that MANAGER_GRPC_URL names, or that the host joined by `enroll`, and
+// does as it is asked. `shim DIR` is the
 // process that owns one VM; the Manager starts it, and it lives on when the
 // Manager ends. Configuration comes from the environment, from the one table in
 // variables.go; docs/manager.md shows it.
@@ -27,6 +28,9 @@ import (
 const usage = `usage:
   cocos-manager            run the Manager; configured by MANAGER_* variables
   cocos-manager shim DIR   own the VM in DIR; the Manager starts this
+  cocos-manager enroll     join a service by a one-time token, and get what it takes
+                           to connect: --service HOST:PORT --token TOKEN
+                           [--ca FILE | --fingerprint sha256:DIGITS] [--again]
   cocos-manager check      tell what this host can do, and what mends the rest;
                            with --json for programs
   cocos-manager qemu-args  print the command that would start a VM, and start nothing
@@ -63,6 +67,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return ownVM(ctx, vm.Dir(args[1]), environ, stderr)
 	case command == "shim":
 		return fmt.Errorf("%w: shim takes one folder, not %d", errUsage, len(args)-1)
+	case command == "enroll":
+		return enroll(ctx, args[1:], environ, os.Stdin, stdout)
 	case command == "check" && (len(args) == 1 || len(args) == 2 && args[1] == "--json"):
 		return check(ctx, environ, len(args) == 2, stdout)
 	case command == "check":
@@ -114,6 +120,9 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 	var looked func()
 	cfg.Findings, looked = lookAround(ctx, s, log)
 	defer looked()
+	var measured func()
+	cfg.Images, measured = measureAround(ctx, s, cfg.Host.Machine, log)
+	defer measured()
 	log.Info("the Manager starts", "version", cfg.Version, "instance", cfg.InstanceID, "server", cfg.Server.Address, "state_dir", cfg.StateDir)
 	return manager.Run(ctx, cfg)
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/ultravioletrs/cocos/internal/computations/authority"
 )
 
 const (
@@ -21,8 +23,10 @@ const (
 	urlVar  = "MANAGER_GRPC_URL"
 
 	day = 24 * time.Hour
-	// soon is when a certificate's end is worth a warning.
-	soon = 30 * day
+	// soon is when a certificate's end is worth a warning; renewedSoon that of one
+	// that the Manager renews itself, which should have happened before.
+	soon        = 30 * day
+	renewedSoon = 9 * day
 )
 
 // certificates looks at the files that speak for this Manager and for the
@@ -78,6 +82,10 @@ func (h *host) unreadable(name, file string, err error, needed string) []Finding
 // validity judges when certificates hold; the one that ends first is told.
 func (h *host) validity(name, file string, certs []*x509.Certificate) []Finding {
 	now, first := h.now(), certs[0]
+	soon, mend := soon, "renew it; a running Manager uses the new file from its next connection on"
+	if _, enrolled := authority.HostOf(first); enrolled {
+		soon, mend = renewedSoon, "let the Manager run, which renews it, and look at its log; or join again: cocos-manager enroll --again"
+	}
 	for _, c := range certs {
 		if now.Before(c.NotBefore) {
 			return fail(fmt.Sprintf("%s=%s: %s holds from %s on only", name, file, c.Subject, date(c.NotBefore)), "a certificate that holds now",
@@ -90,11 +98,9 @@ func (h *host) validity(name, file string, certs []*x509.Certificate) []Finding 
 	left := first.NotAfter.Sub(now)
 	switch {
 	case left <= 0:
-		return fail(fmt.Sprintf("%s=%s: %s expired on %s", name, file, first.Subject, date(first.NotAfter)), "a certificate that holds now",
-			"renew it; a running Manager uses the new file from its next connection on")
+		return fail(fmt.Sprintf("%s=%s: %s expired on %s", name, file, first.Subject, date(first.NotAfter)), "a certificate that holds now", mend)
 	case left < soon:
-		return warn(fmt.Sprintf("%s=%s: %s expires in %d days, on %s", name, file, first.Subject, left/day, date(first.NotAfter)), "30 days or more",
-			"renew it; a running Manager uses the new file from its next connection on")
+		return warn(fmt.Sprintf("%s=%s: %s expires in %d days, on %s", name, file, first.Subject, left/day, date(first.NotAfter)), fmt.Sprintf("%d days or more", soon/day), mend)
 	}
 	return ok(fmt.Sprintf("%s=%s holds for %d more days", name, file, left/day))
 }

@@ -21,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/ultravioletrs/cocos/internal/computations/authority"
 )
 
 // pair is a certificate that signed itself, with its key, in PEM.
@@ -62,6 +64,35 @@ func (p pair) tls(t *testing.T) tls.Certificate {
 	return c
 }
 
+// newEnrolledPair is that of a host that joined by a token, so many days before it
+// ends.
+func newEnrolledPair(t *testing.T, left int) pair {
+	t.Helper()
+	a, err := authority.Open(authority.Config{Dir: t.TempDir(), Now: func() time.Time {
+		return today.Add(time.Duration(left)*day - authority.HostLife)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := a.SignHost("01936f7a-0000-7000-8000-000000000001", request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair{string(cert.PEM), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: b}))}
+}
+
 // use makes the client's files.
 func use(t *testing.T, c *Config, cert, key string) {
 	dir := t.TempDir()
@@ -90,6 +121,7 @@ func TestCertificates(t *testing.T) {
 			}
 		}
 	}
+	fresh, due, ended := newEnrolledPair(t, 10), newEnrolledPair(t, 8), newEnrolledPair(t, 0)
 	runCases(t, certificates, map[string]probeCase{
 		"none":              {nil, []want{system, none}},
 		"authority":         {cas(good.cert), []want{holds, none}},
@@ -103,18 +135,21 @@ func TestCertificates(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, []want{{Fail, "not a regular file", "", ""}, none}},
-		"one of two expired": {cas(good.cert + newPair(t, yesterday, 0).cert), []want{{Fail, "expired on 2026-11-24 12:00 UTC", "", "renew"}, none}},
-		"one of two soon":    {cas(good.cert + newPair(t, yesterday, 29).cert), []want{{Warn, "expires in 29 days", "30 days", "renew"}, none}},
-		"thirty days":        {cas(newPair(t, yesterday, 30).cert), []want{{OK, "30 more days", "", ""}, none}},
-		"not yet valid":      {cas(newPair(t, today.Add(time.Hour), 50).cert), []want{{Fail, "from 2026-11-24 13:00 UTC on only", "", "clock"}, none}},
-		"client":             {client(good.cert, good.key), []want{system, holds, {OK, "fits the certificate", "", ""}}},
-		"client expired":     {client(newPair(t, yesterday, -1).cert, good.key), []want{system, {Fail, "expired", "", "renew"}, {Fail, "does not fit", "", ""}}},
-		"client's other key": {client(good.cert, other.key), []want{system, holds, {Fail, "does not fit", "private key of that certificate", "correct one"}}},
-		"client without key": {func(t *testing.T, _ *host, c *Config) { use(t, c, good.cert, good.key); c.Server.ClientKey = "" }, []want{system, holds, {Fail, "MANAGER_GRPC_CLIENT_KEY=", "", ""}}},
-		"key without client": {func(t *testing.T, _ *host, c *Config) { use(t, c, good.cert, good.key); c.Server.ClientCert = "" }, []want{system, {Fail, "MANAGER_GRPC_CLIENT_CERT=: is not set", "", ""}}},
-		"key for everybody":  {mode(0o604), []want{system, holds, {Fail, "mode 0604: every user", "0640", "chmod o= /"}}},
-		"key for a group":    {mode(0o640), []want{system, holds, {OK, "fits", "", ""}}},
-		"huge":               {cas(strings.Repeat("x", maxFile+1)), []want{{Fail, "larger than 4 MiB", "", ""}, none}},
+		"one of two expired":    {cas(good.cert + newPair(t, yesterday, 0).cert), []want{{Fail, "expired on 2026-11-24 12:00 UTC", "", "renew"}, none}},
+		"one of two soon":       {cas(good.cert + newPair(t, yesterday, 29).cert), []want{{Warn, "expires in 29 days", "30 days", "renew"}, none}},
+		"thirty days":           {cas(newPair(t, yesterday, 30).cert), []want{{OK, "30 more days", "", ""}, none}},
+		"not yet valid":         {cas(newPair(t, today.Add(time.Hour), 50).cert), []want{{Fail, "from 2026-11-24 13:00 UTC on only", "", "clock"}, none}},
+		"client":                {client(good.cert, good.key), []want{system, holds, {OK, "fits the certificate", "", ""}}},
+		"enrolled":              {client(fresh.cert, fresh.key), []want{system, {OK, "holds for 10 more days", "", ""}, {OK, "fits", "", ""}}},
+		"enrolled, not renewed": {client(due.cert, due.key), []want{system, {Warn, "expires in 8 days", "9 days", "let the Manager run, which renews it"}, {OK, "fits", "", ""}}},
+		"enrolled, expired":     {client(ended.cert, ended.key), []want{system, {Fail, "expired", "", "cocos-manager enroll --again"}, {OK, "fits", "", ""}}},
+		"client expired":        {client(newPair(t, yesterday, -1).cert, good.key), []want{system, {Fail, "expired", "", "renew"}, {Fail, "does not fit", "", ""}}},
+		"client's other key":    {client(good.cert, other.key), []want{system, holds, {Fail, "does not fit", "private key of that certificate", "correct one"}}},
+		"client without key":    {func(t *testing.T, _ *host, c *Config) { use(t, c, good.cert, good.key); c.Server.ClientKey = "" }, []want{system, holds, {Fail, "MANAGER_GRPC_CLIENT_KEY=", "", ""}}},
+		"key without client":    {func(t *testing.T, _ *host, c *Config) { use(t, c, good.cert, good.key); c.Server.ClientCert = "" }, []want{system, {Fail, "MANAGER_GRPC_CLIENT_CERT=: is not set", "", ""}}},
+		"key for everybody":     {mode(0o604), []want{system, holds, {Fail, "mode 0604: every user", "0640", "chmod o= /"}}},
+		"key for a group":       {mode(0o640), []want{system, holds, {OK, "fits", "", ""}}},
+		"huge":                  {cas(strings.Repeat("x", maxFile+1)), []want{{Fail, "larger than 4 MiB", "", ""}, none}},
 	})
 }
 

@@ -85,9 +85,11 @@ func hintFor(err, handshake error, text, address string) string {
 	case strings.Contains(text, "remote error: tls:"):
 		// It may come after the handshake: the server judges our certificate
 		// when we think that we are through.
-		return "the server refuses this Manager's certificate: see MANAGER_GRPC_CLIENT_CERT and MANAGER_GRPC_CLIENT_KEY"
+		return "the server refuses this Manager's certificate: see MANAGER_GRPC_CLIENT_CERT and MANAGER_GRPC_CLIENT_KEY, or join with a token: cocos-manager enroll"
 	case strings.Contains(text, unix.ECONNREFUSED.Error()), strings.Contains(text, "no such host"), strings.Contains(text, unix.EHOSTUNREACH.Error()), strings.Contains(text, unix.ENETUNREACH.Error()):
 		return fmt.Sprintf("is the computations server running at MANAGER_GRPC_URL=%q?", address)
+	case unwanted(err):
+		return "ask the server's operator, or join anew with a token: cocos-manager enroll; this Manager asks again every few minutes, and its VMs go on"
 	case status.Code(err) == codes.Unimplemented:
 		return fmt.Sprintf("who listens at MANAGER_GRPC_URL=%q is no computations server", address)
 	}

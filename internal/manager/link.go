@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
@@ -28,6 +31,9 @@ type Server struct {
 	// TLS is asked before each connection, so that renewed certificates are
 	// used. There is no connection without TLS.
 	TLS func() (*tls.Config, error)
+	// Enrolled, if not nil, is the certificate that TLS shows; where the server
+	// gave it, it is renewed there.
+	Enrolled *Enrolled
 }
 
 const (
@@ -38,6 +44,9 @@ const (
 	// or longer by up to a half, so that many Managers don't come at once.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 30 * time.Second
+	// refusedRetry is the wait of one whom the server does not want: it won't
+	// change its mind soon, and must not be bothered.
+	refusedRetry = 5 * time.Minute
 	// A stream that held for so long was a good one: begin with short waits.
 	settled = time.Minute
 	// Requests that wait, or are worked on: how many there may be, and what they
@@ -54,6 +63,7 @@ type service interface {
 	halt(ctx context.Context, runID string, grace time.Duration) []Fault
 	ack(eventKey)
 	report(context.Context) []RunState
+	standing() Standing
 	at(point string)
 }
 
@@ -65,6 +75,7 @@ type link struct {
 	eos      string
 	tees     []string
 	findings func(context.Context) []Finding // may be nil
+	images   func(context.Context) []Image   // may be nil
 	clock    Clock
 	log      *slog.Logger
 	service  service
@@ -91,6 +102,9 @@ func (l *link) serve(ctx context.Context) {
 		l.metrics.broken()
 		l.line.lost(l.clock.Now(), fmt.Sprint(err))
 		d := wait.NextBackOff()
+		if unwanted(err) {
+			d = refusedRetry/2 + rand.N(refusedRetry)
+		}
 		l.log.Warn("no connection to the computations server; trying again", "server", l.cfg.Address, "in", d.Round(time.Millisecond).String(), "attempt", attempt, "error", err)
 		select {
 		case <-l.clock.After(d):
@@ -99,6 +113,9 @@ func (l *link) serve(ctx context.Context) {
 		}
 	}
 }
+
+// unwanted tells whether the server knows this host and refuses it as a whole.
+func unwanted(err error) bool { return status.Code(err) == codes.PermissionDenied }
 
 // connect is one stream, from dialling to its end. It never returns nil.
 func (l *link) connect(ctx context.Context) error {
@@ -128,8 +145,9 @@ func (l *link) connect(ctx context.Context) error {
 	})
 	defer late.Stop()
 	stream, err := managerv1.NewComputationsServiceClient(conn).Connect(ctx)
+	var statusEvery time.Duration
 	if err == nil {
-		err = l.greet(ctx, stream)
+		statusEvery, err = l.greet(ctx, stream)
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -150,6 +168,8 @@ func (l *link) connect(ctx context.Context) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	work := newLanes(maxRequests, maxRequestBytes, handlers)
 	group.Go(func() error { return s.send(groupCtx, stream) })
+	group.Go(func() error { l.tellStanding(groupCtx, s, statusEvery); return nil })
+	group.Go(func() error { l.renewals(groupCtx, conn); return nil })
 	group.Go(func() error {
 		err := l.receive(ctx, stream, s, work, cancel)
 		cancel(err) // nothing goes on without it, neither handlers nor runs
@@ -161,33 +181,35 @@ func (l *link) connect(ctx context.Context) error {
 	return explain(context.Cause(ctx), nil, l.cfg.Address)
 }
 
-// greet exchanges Hello and Welcome.
-func (l *link) greet(ctx context.Context, stream grpc.BidiStreamingClient[managerv1.ConnectRequest, managerv1.ConnectResponse]) error {
+// greet exchanges Hello and Welcome, and returns how often the server wants to
+// hear how the host stands; 0: never.
+func (l *link) greet(ctx context.Context, stream grpc.BidiStreamingClient[managerv1.ConnectRequest, managerv1.ConnectResponse]) (statusEvery time.Duration, err error) {
 	hello := &managerv1.Hello{ProtocolVersion: ProtocolVersion, InstanceId: l.instance, Version: l.version, EosVersion: l.eos, Tees: l.tees}
 	if l.findings != nil {
 		for _, f := range l.findings(ctx) {
 			hello.Findings = append(hello.Findings, &managerv1.Finding{Name: f.Name, Verdict: f.Verdict, Found: f.Found, Needed: f.Needed, Mend: f.Mend})
 		}
 	}
+	l.describe(ctx, hello)
 	for _, r := range l.service.report(ctx) {
 		hello.Runs = append(hello.Runs, &managerv1.RunStatus{RunId: r.RunID, State: string(r.State)})
 	}
 	// An error of Send is io.EOF; Recv says which.
 	if err := stream.Send(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return 0, err
 	}
 	m, err := stream.Recv()
 	if err != nil {
-		return ended(err)
+		return 0, ended(err)
 	}
 	w := m.GetWelcome()
 	if w == nil {
-		return fmt.Errorf("%s did not greet: its first message is %T", l.cfg.Address, m.GetMessage())
+		return 0, fmt.Errorf("%s did not greet: its first message is %T", l.cfg.Address, m.GetMessage())
 	}
 	if w.GetProtocolVersion() != ProtocolVersion {
-		return fmt.Errorf("%s speaks protocol version %d, this Manager %d: use versions of both that go together", l.cfg.Address, w.GetProtocolVersion(), ProtocolVersion)
+		return 0, fmt.Errorf("%s speaks protocol version %d, this Manager %d: use versions of both that go together", l.cfg.Address, w.GetProtocolVersion(), ProtocolVersion)
 	}
-	return nil
+	return time.Duration(w.GetStatusSeconds()) * time.Second, nil
 }
 
 func ended(err error) error {

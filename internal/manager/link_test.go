@@ -28,6 +28,7 @@ func (quiet) accept(r RunRequest) Reply                           { return Reply
 func (quiet) halt(context.Context, string, time.Duration) []Fault { return nil }
 func (quiet) ack(eventKey)                                        {}
 func (quiet) at(string)                                           {}
+func (quiet) standing() Standing                                  { return Standing{Running: 1, Capacity: 3} }
 func (quiet) report(context.Context) []RunState {
 	return []RunState{{RunID: goodID, State: vm.Running}}
 }

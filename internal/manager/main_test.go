@@ -32,8 +32,8 @@ import (
 	"github.com/ultravioletrs/cocos/test/computations/server"
 )
 
-// The test binary is several programs: the tests, a Manager to be killed, a shim
-// without a VM, a stranger, and what passes for a QEMU that was left.
+// The test binary is several programs: the tests, a Manager and a service to be
+// killed, a shim without a VM, a stranger, and what passes for a QEMU that was left.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "shim":
@@ -44,6 +44,8 @@ func TestMain(m *testing.M) {
 		exit(listenLikeAShim(os.Args[2]))
 	case os.Getenv(envManager) != "":
 		exit(childManager())
+	case os.Getenv(envService) != "":
+		exit(childService())
 	}
 	os.Exit(m.Run())
 }
@@ -62,6 +64,8 @@ const (
 	envCA      = "COCOS_TEST_CA"
 	envKill    = "COCOS_TEST_KILL" // "point n": die when it is reached the n-th time
 	envShim    = "COCOS_TEST_SHIM" // the shims' environment
+	// envIdentity is a folder with the key and the certificate of a host.
+	envIdentity = "COCOS_TEST_IDENTITY"
 
 	// patience is how long a test waits for what must come; nothing is measured.
 	patience = time.Minute
@@ -73,13 +77,9 @@ func childManager() error {
 	if err != nil {
 		return err
 	}
-	var hook func(string)
-	if point, n, ok := strings.Cut(os.Getenv(envKill), " "); ok {
-		count, err := strconv.Atoi(n)
-		if err != nil {
-			return err
-		}
-		hook = killAt(point, count)
+	hook, err := killHook()
+	if err != nil {
+		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -87,7 +87,20 @@ func childManager() error {
 	if err != nil {
 		return err
 	}
+	if dir := os.Getenv(envIdentity); dir != "" {
+		showIdentity(&cfg, dir)
+	}
 	return runHooked(ctx, cfg, hook)
+}
+
+// killHook is what envKill says; nil: nothing.
+func killHook() (func(string), error) {
+	point, n, ok := strings.Cut(os.Getenv(envKill), " ")
+	if !ok {
+		return nil, nil
+	}
+	count, err := strconv.Atoi(n)
+	return killAt(point, count), err
 }
 
 func killAt(point string, count int) func(string) {
@@ -176,6 +189,8 @@ type lab struct {
 	ca      []byte
 	env     []string // the shims'
 	ctx     context.Context
+	// identity is what envIdentity says; may be empty.
+	identity string
 	// change alters what Managers inside the test are given; nil: nothing.
 	change func(*Config)
 }
@@ -282,16 +297,23 @@ type process struct {
 // spawn starts a Manager; kill as in envKill, or "".
 func (l *lab) spawn(kill string) *process {
 	l.t.Helper()
+	return l.program("manager.log", envManager+"="+l.state, envServer+"="+l.address, envCA+"="+filepath.Join(l.dir, "ca.pem"), envKill+"="+kill,
+		envShim+"="+strings.Join(l.env, " "), envIdentity+"="+l.identity)
+}
+
+// program starts this test binary as another program.
+func (l *lab) program(logName string, env ...string) *process {
+	l.t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	log, err := os.OpenFile(filepath.Join(l.dir, "manager.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(l.dir, logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), envManager+"="+l.state, envServer+"="+l.address, envCA+"="+filepath.Join(l.dir, "ca.pem"), envKill+"="+kill, envShim+"="+strings.Join(l.env, " "))
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
@@ -302,8 +324,8 @@ func (l *lab) spawn(kill string) *process {
 		_ = cmd.Wait()
 		_ = log.Close()
 		if l.t.Failed() {
-			b, _ := os.ReadFile(filepath.Join(l.dir, "manager.log"))
-			l.t.Logf("the Managers' logs:\n%s", b)
+			b, _ := os.ReadFile(filepath.Join(l.dir, logName))
+			l.t.Logf("%s:\n%s", logName, b)
 		}
 	})
 	return p

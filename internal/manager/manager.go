@@ -105,6 +105,9 @@ type Config struct {
 	// Findings looks at the host for the server, once for each connection; it
 	// must come back in time. Nil: nothing is told.
 	Findings func(context.Context) []Finding
+	// Images tells the server which guest images this host starts, and what they
+	// measure as; as Findings.
+	Images func(context.Context) []Image
 
 	// Tests set these; the zero value stands for what a host does.
 	freeDisk func(path string) (int64, error)
@@ -117,6 +120,14 @@ type Config struct {
 
 // Finding is what was found of one thing on this host, as hostcheck says it.
 type Finding struct{ Name, Verdict, Found, Needed, Mend string }
+
+// Image is a guest image that this host starts.
+type Image struct {
+	// Digest is the SHA-256 of its image.json, in hexadecimal.
+	Digest string
+	// Measurements are what it measures as here, in hexadecimal, by register.
+	Measurements map[string]string
+}
 
 // Manager is one Manager on one state directory.
 type Manager struct {
@@ -189,7 +200,7 @@ func runHooked(ctx context.Context, cfg Config, hook func(string)) (err error) {
 	if cfg.began != nil {
 		cfg.began(m)
 	}
-	l := &link{cfg: cfg.Server, instance: cfg.InstanceID, version: cfg.Version, eos: cfg.EOSVersion, tees: cfg.Host.TEEs(), findings: cfg.Findings, clock: cfg.Clock, log: cfg.Log, service: witnessed{m}, hub: &m.hub, metrics: w.metrics, line: &m.watched.line}
+	l := &link{cfg: cfg.Server, instance: cfg.InstanceID, version: cfg.Version, eos: cfg.EOSVersion, tees: cfg.Host.TEEs(), findings: cfg.Findings, images: cfg.Images, clock: cfg.Clock, log: cfg.Log, service: witnessed{m}, hub: &m.hub, metrics: w.metrics, line: &m.watched.line}
 	l.serve(ctx)
 	if err := control.close(); err != nil {
 		m.cfg.Log.Error("ending the control API failed", "error", err)

@@ -26,6 +26,8 @@ type session struct {
 	ctx     context.Context
 	replies chan *managerv1.ConnectRequest
 	events  chan *managerv1.ConnectRequest
+	// status is how the host stands.
+	status  chan *managerv1.ConnectRequest
 	logs    *logRing
 	at      func(string)
 	metrics *metrics // may be nil
@@ -36,6 +38,7 @@ func newSession(ctx context.Context, at func(string), m *metrics) *session {
 		ctx:     ctx,
 		replies: make(chan *managerv1.ConnectRequest, maxReplies),
 		events:  make(chan *managerv1.ConnectRequest, 64),
+		status:  make(chan *managerv1.ConnectRequest),
 		logs:    newLogRing(logLines, logBytes),
 		at:      at,
 		metrics: m,
@@ -100,6 +103,10 @@ func (s *session) send(ctx context.Context, stream grpc.BidiStreamingClient[mana
 				return err
 			}
 			s.at("event.sent")
+		case m := <-s.status:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
 		case <-s.logs.ready:
 			l := s.logs.take()
 			if l == nil {

@@ -177,9 +177,10 @@ func writeAt(f *os.File, text string) error {
 }
 
 // neighbours may lie in a state directory that has no version yet: the guest
-// image where it is installed, what a file system of its own begins with, and
-// the keys of the simulated TEE, which outlive the rest.
-var neighbours = []string{"img", "lost+found", vm.SimDir}
+// image where it is installed, what a file system of its own begins with, the
+// keys of the simulated TEE, which outlive the rest, and how the host joined its
+// server, which is before its first start.
+var neighbours = []string{"img", "lost+found", vm.SimDir, vm.EnrolledDir}
 
 // checkVersion refuses a directory of another format, and gives an empty one
 // its version.

@@ -8,6 +8,11 @@
 //	ended              one line for each run that has ended; kept
 //	control.sock       the Manager's control API, unless it is elsewhere
 //	sim/               keys of the simulated TEE, where VMs have it; kept
+//	enrolled/          how the host joined its server, where it did by a token; kept
+//	    server         HOST:PORT
+//	    key.pem        the Manager's private key, made here
+//	    certificate.pem  its certificate; replaced when it is renewed
+//	    authorities.pem  who vouches for the server; may be missing
 //	vms/<run>.new/     a VM's folder until it is complete
 //	vms/<run>/         one VM; removed as a whole
 //	    spec.json      what was asked for; written before the shim starts
@@ -49,8 +54,17 @@ const (
 	EndedFile   = "ended"
 	VMsDir      = "vms"
 	SimDir      = "sim"
+	EnrolledDir = "enrolled"
 	// ControlSocket is the Manager's control API.
 	ControlSocket = "control.sock"
+)
+
+// Names in EnrolledDir.
+const (
+	EnrolledServer      = "server"
+	EnrolledKey         = "key.pem"
+	EnrolledCertificate = "certificate.pem"
+	EnrolledAuthorities = "authorities.pem"
 )
 
 // Ports.
