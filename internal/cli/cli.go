@@ -18,6 +18,9 @@
 //     or by a pinned key or a CA. The input is the one that the manifest names.
 //   - What weakens a check comes from this person's own files or is said on the
 //     command line by its name; nothing that a service or a host hands out does.
+//   - The Computation Management service gets digests, sizes, public keys and
+//     signatures over texts that are formed here; never a file of an input, and
+//     never a private key.
 //
 // Each command is a file of its own with one constructor on app; app holds all
 // that a command touches outside itself, so that tests can stand in for it.
@@ -59,6 +62,9 @@ type Env struct {
 	Columns func() int
 	// Interactive tells whether a person can be asked; nil: none.
 	Interactive func() bool
+	// ReadPassword reads a line of the person that the terminal doesn't show.
+	// Required where Interactive is true.
+	ReadPassword func(context.Context) (string, error)
 	// Version of the program; empty: what the build recorded.
 	Version string
 }
@@ -75,7 +81,8 @@ func OSEnv(version string) Env {
 		Interactive: func() bool {
 			return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stderr.Fd()))
 		},
-		Version: version,
+		ReadPassword: func(ctx context.Context) (string, error) { return hiddenLine(ctx, os.Stdin) },
+		Version:      version,
 	}
 }
 
@@ -156,9 +163,9 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "cocos-cli",
 		Short: "Take part in a confidential computation",
-		Long: `Take part in a confidential computation: make keys, compute digests, approve a
-manifest, bring an algorithm or a dataset, and fetch the result. The operator of a
-host sees with it what the Manager does.
+		Long: `Take part in a confidential computation: make keys, compute digests, describe a
+computation with others, approve its manifest, bring an algorithm or a dataset, and
+fetch the result. Who runs a host or a service looks after it.
 
 Results go to standard output; hints, progress and errors to standard error.
 Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
@@ -171,26 +178,30 @@ Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 		return usage(err, seeHelp(cmd))
 	})
 	root.SetHelpCommand(helpCommand(root))
-	group(root,
-		a.keysCmd(),
-		a.checksumCmd(),
-		a.contactsCmd(),
-		a.manifestCmd(),
-		a.attestationCmd(),
-		a.measureCmd(),
-		a.policyCmd(),
-		a.instancesCmd(),
-		a.algoCmd(),
-		a.dataCmd(),
-		a.stateCmd(),
-		a.eventsCmd(),
-		a.logsCmd(),
-		a.resultCmd(),
-		a.receiptCmd(),
-		a.managerCmd(),
-		a.versionCmd(),
-		a.manCmd(root),
-	)
+	group(root)
+	for _, g := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"On your own machine:", []*cobra.Command{
+			a.keysCmd(), a.checksumCmd(), a.contactsCmd(), a.manifestCmd(), a.measureCmd(), a.policyCmd(), a.receiptCmd(), a.instancesCmd(),
+		}},
+		{"With the Computation Management service:", []*cobra.Command{
+			a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.tokensCmd(), a.workspacesCmd(), a.membersCmd(), a.invitationsCmd(),
+			a.assetsCmd(), a.computationsCmd(), a.auditCmd(),
+		}},
+		{"With the VM of a run:", []*cobra.Command{
+			a.attestationCmd(), a.algoCmd(), a.dataCmd(), a.stateCmd(), a.eventsCmd(), a.logsCmd(), a.resultCmd(),
+		}},
+		{"For those who run a host or a service:", []*cobra.Command{a.managerCmd(), a.hostsCmd()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+		}
+		root.AddCommand(g.commands...)
+	}
+	root.AddCommand(a.versionCmd(), a.manCmd(root))
 	root.SetIn(a.env.Stdin)
 	root.SetOut(a.env.Stdout) // which the completion commands remember now
 	root.SetErr(a.env.Stderr)

@@ -41,11 +41,14 @@ func (a *app) keysCmd() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Make a key pair",
+		Short: "Make a key pair, and register keys with the service",
 		Long: `Make a key pair: PREFIX.pem, the private key, which stays with you (mode 0600),
 and PREFIX.pub.pem, the public key, for whoever writes the manifest.
 
-Prints the fingerprint, which is what people compare over another channel.`,
+Prints the fingerprint, which is what people compare over another channel.
+
+Its commands show a key, and register and revoke public keys at the service that you
+are signed in to.`,
 		Example: `  cocos-cli keys --out alice
   cocos-cli keys --out alice --type ecdsa-p384`,
 		Args: exactly(),
@@ -75,7 +78,7 @@ Prints the fingerprint, which is what people compare over another channel.`,
 		}
 		return s
 	})
-	cmd.AddCommand(a.keysShowCmd())
+	cmd.AddCommand(a.keysShowCmd(), a.keysRegisterCmd(), a.keysListCmd(), a.keysRevokeCmd())
 	return cmd
 }
 

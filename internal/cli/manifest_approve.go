@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -39,16 +40,7 @@ another manifest with the same id.`,
 			if err != nil {
 				return err
 			}
-			if !f.HasRole(key.Public(), manifest.Approver) {
-				return advise(fmt.Errorf("%s does not ask %s to approve it", args[0], key.Public().Fingerprint()),
-					"give the --key that the manifest lists under /approvals, or ask its creator to list yours")
-			}
-			ps, err := a.parties(&f, key.Public())
-			if err != nil {
-				return err
-			}
-			a.out.hint("%s", strings.TrimSuffix(described(&f, ps), "\n"))
-			if err := unconfirmed(args[0], ps); err != nil {
+			if err := a.review(&f, args[0], key.Public()); err != nil {
 				return err
 			}
 			approval, err := f.Approve(key)
@@ -68,4 +60,20 @@ another manifest with the same id.`,
 	}
 	cmd.Flags().StringVar(&keyFile, "key", "", "private key `FILE` to sign with")
 	return cmd
+}
+
+// review shows what is to be approved, and refuses it unless key is asked to approve
+// it and every other key is one that this person knows. name is where the manifest
+// is from.
+func (a *app) review(f *manifest.Frozen, name string, key keys.Public) error {
+	if !f.HasRole(key, manifest.Approver) {
+		return advise(fmt.Errorf("%s does not ask %s to approve it", name, key.Fingerprint()),
+			"give the --key that the manifest lists under /approvals, or ask its creator to list yours")
+	}
+	ps, err := a.parties(f, key)
+	if err != nil {
+		return err
+	}
+	a.out.hint("%s", strings.TrimSuffix(described(f, ps), "\n"))
+	return unconfirmed(name, ps)
 }

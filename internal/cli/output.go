@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ultravioletrs/cocos/attest"
+	"github.com/ultravioletrs/cocos/internal/rpcerr"
 )
 
 // output keeps the rules of the package comment; nothing else in the package
@@ -98,7 +99,9 @@ func (o *output) problem(err error) {
 			// Claims of evidence that failed.
 			Claims []attest.Claim `json:"claims,omitempty"`
 			Causes []string       `json:"causes,omitempty"`
-		}{err.Error(), p.reason, p.field, p.hint, p.claims, p.causes}})
+			// Faults of a request that has several.
+			Faults []faultInfo `json:"faults,omitempty"`
+		}{err.Error(), p.reason, p.field, p.hint, p.claims, p.causes, infoOfFaults(p.faults)}})
 		if encodeErr == nil {
 			o.stderr.Write(o.marked(b)) //nolint:errcheck // nowhere left to say it
 		}
@@ -111,7 +114,36 @@ func (o *output) problem(err error) {
 	for _, c := range p.causes {
 		fmt.Fprintf(o.stderr, "  cause: %s\n", clean(c))
 	}
+	for _, f := range p.faults {
+		fmt.Fprintf(o.stderr, "  %s\n", clean(faultText(f)))
+	}
 	if p.hint != "" {
 		fmt.Fprintf(o.stderr, "  next: %s\n", clean(p.hint))
 	}
+}
+
+// faultInfo is one of several things that are wrong with a request.
+type faultInfo struct {
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+func infoOfFaults(faults []rpcerr.Fault) []faultInfo {
+	var all []faultInfo
+	for _, f := range faults {
+		all = append(all, faultInfo{f.Field, f.Message, f.Hint})
+	}
+	return all
+}
+
+func faultText(f rpcerr.Fault) string {
+	text := f.Message
+	if f.Field != "" {
+		text = f.Field + ": " + text
+	}
+	if f.Hint != "" {
+		text += "; " + f.Hint
+	}
+	return text
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ultravioletrs/cocos/attest"
+	"github.com/ultravioletrs/cocos/internal/rpcerr"
 )
 
 // problem is an error with what the user can do about it.
@@ -23,6 +24,8 @@ type problem struct {
 	claims []attest.Claim
 	// causes are the most likely ones.
 	causes []string
+	// faults are several things that are wrong with a request.
+	faults []rpcerr.Fault
 }
 
 func (p *problem) Error() string { return p.err.Error() }
@@ -36,7 +39,7 @@ func advise(err error, format string, args ...any) error {
 	}
 	q := problem{err: err, hint: fmt.Sprintf(format, args...)}
 	if p != nil {
-		q.usage, q.reason, q.field, q.claims, q.causes = p.usage, p.reason, p.field, p.claims, p.causes
+		q.usage, q.reason, q.field, q.claims, q.causes, q.faults = p.usage, p.reason, p.field, p.claims, p.causes, p.faults
 	}
 	return &q
 }

@@ -1,0 +1,365 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/manifest"
+)
+
+// Kinds of asset.
+const (
+	kindAlgorithm = "algorithm"
+	kindDataset   = "dataset"
+)
+
+type assetInfo struct {
+	ID          string          `json:"id"`
+	Workspace   string          `json:"workspace_id"`
+	Owner       string          `json:"owner"`
+	Name        string          `json:"name"`
+	Kind        string          `json:"kind"`
+	Type        string          `json:"type,omitempty"`
+	Description string          `json:"description,omitempty"`
+	SHA256      manifest.Digest `json:"sha256"`
+	Size        int64           `json:"size"`
+	UnpackedMax int64           `json:"unpacked_max,omitempty"`
+	Created     *time.Time      `json:"created"`
+	Retired     *time.Time      `json:"retired,omitempty"`
+}
+
+func infoOfAsset(m *computationsv1.Asset) assetInfo {
+	i := assetInfo{
+		ID: m.GetId(), Workspace: m.GetWorkspaceId(), Owner: m.GetOwnerEmail(), Name: m.GetName(), Kind: m.GetKind(), Type: m.GetType(),
+		Description: m.GetDescription(), Size: m.GetSize(), UnpackedMax: m.GetUnpackedMax(),
+		Created: moment(m.GetCreated()), Retired: moment(m.GetRetired()),
+	}
+	copy(i.SHA256[:], m.GetSha256())
+	return i
+}
+
+func (i assetInfo) text() string {
+	var r rows
+	r.add("asset", "%s (%s)", packed(i.Name), i.ID)
+	kind := i.Kind
+	if i.Type != "" {
+		kind += ", " + i.Type
+	}
+	if i.UnpackedMax > 0 {
+		kind += ", a folder of at most " + size(i.UnpackedMax)
+	}
+	r.add("kind", "%s", kind)
+	if i.Description != "" {
+		r.add("description", "%s", packed(i.Description))
+	}
+	r.add("owner", "%s", i.Owner)
+	r.add("size", "%s", size(i.Size))
+	r.add("sha256", "%s", i.SHA256)
+	r.add("created", "%s", when(i.Created))
+	if i.Retired != nil {
+		r.add("retired", "%s", when(i.Retired))
+	}
+	return r.String()
+}
+
+func (a *app) assetsCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "assets",
+		Short: "Describe your algorithms and datasets to the service",
+		Long: `Describe your algorithms and datasets to the service: name, digest and size. The files
+themselves stay with you, and go to the VM that computes on them alone.`,
+	}
+	group(cmd, a.assetsAddCmd(), a.assetsListCmd(), a.assetsShowCmd(), a.assetsRetireCmd())
+	return cmd
+}
+
+func (a *app) assetsAddCmd() *cobra.Command {
+	var q computationsv1.CreateAssetRequest
+	var workspace string
+	cmd := &cobra.Command{
+		Use:   "add PATH --kind KIND",
+		Short: "Describe a file or folder of yours; it stays with you",
+		Long: `Describe an algorithm or a dataset of yours. Digest and size are computed here, as
+cocos-cli checksum does, and these are sent, with name and description. The file
+never is.
+
+A dataset may be a folder, which will be uploaded as its archive. The type of an
+algorithm is found from its file, or said with --type.`,
+		Example: `  cocos-cli assets add lin_reg.py --kind algorithm
+  cocos-cli assets add photos/ --kind dataset --description "Harbour at dawn"`,
+		Args: exactly("PATH"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if q.Kind != kindAlgorithm && q.Kind != kindDataset {
+				if q.Kind == "" {
+					return usagef("say --kind algorithm or --kind dataset", "--kind is missing")
+				}
+				return usagef("use algorithm or dataset", "--kind %q is not known", q.Kind)
+			}
+			in, err := openInput(args[0])
+			if err != nil {
+				return fmt.Errorf("computing the checksum: %w", err)
+			}
+			if err := a.describe(cmd, &in, &q); err != nil {
+				return err
+			}
+			return a.withService(cmd, func(ctx context.Context, s *service) error {
+				w, err := s.workspace(ctx, workspace)
+				if err != nil {
+					return err
+				}
+				q.WorkspaceId = w.ID
+				r, err := s.assets.CreateAsset(ctx, &q)
+				if err != nil {
+					return s.explain("describing "+args[0], err)
+				}
+				info := infoOfAsset(r.GetAsset())
+				if err := a.out.result(info, "%s\n", info.ID); err != nil {
+					return err
+				}
+				a.out.hint("%s, %s, sha256 %s: described to the service; the file stays here", clean(q.Name), size(q.Size), in.digest)
+				return nil
+			})
+		},
+	}
+	workspaceFlag(cmd, &workspace)
+	f := cmd.Flags()
+	f.StringVar(&q.Kind, "kind", "", "`KIND`: algorithm or dataset")
+	f.StringVar(&q.Name, "name", "", "what lists call it (default: the file's name)")
+	f.StringVar(&q.Description, "description", "", "what it is, for people")
+	f.StringVar(&q.Type, "type", "", "`TYPE` of an algorithm: binary or python (default: found from the file)")
+	f.Int64Var(&q.UnpackedMax, "unpacked-max", 0, "of a folder: at most so many `BYTES` come out of its archive (default: the archive's size)")
+	complete(cmd, "kind", func() []string { return []string{kindAlgorithm, kindDataset} })
+	complete(cmd, "type", func() []string {
+		var s []string
+		for _, t := range manifest.AlgorithmTypes() {
+			s = append(s, string(t))
+		}
+		return s
+	})
+	return cmd
+}
+
+// describe computes what is told of an input.
+func (a *app) describe(cmd *cobra.Command, in *input, q *computationsv1.CreateAssetRequest) error {
+	switch {
+	case q.Kind == kindAlgorithm && in.folder:
+		return usagef("name the file itself", "an algorithm is one file, and %s is a folder", in.path)
+	case q.Kind == kindDataset && q.Type != "":
+		return usagef("leave it out", "--type is of algorithms only")
+	case q.UnpackedMax != 0 && !in.folder:
+		return usagef("leave it out", "--unpacked-max is of folders only")
+	}
+	if q.Kind == kindAlgorithm && q.Type == "" {
+		var err error
+		if q.Type, err = algorithmType(in.path); err != nil {
+			return err
+		}
+	}
+	if q.Name == "" {
+		whole, err := filepath.Abs(in.path) // for "." and the like
+		if err != nil {
+			return err
+		}
+		q.Name = filepath.Base(whole)
+	}
+	p := a.out.progress(in.path, in.size)
+	err := in.sum(cmd.Context(), p)
+	p.stop()
+	if err != nil {
+		return err
+	}
+	q.Sha256, q.Size = in.digest[:], in.size
+	if in.folder && q.UnpackedMax == 0 {
+		q.UnpackedMax = in.size
+	}
+	return nil
+}
+
+// algorithmType looks at the beginning of a file.
+func algorithmType(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	head := make([]byte, 64)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	line, _, _ := bytes.Cut(head[:n], []byte("\n"))
+	switch {
+	case bytes.HasPrefix(head[:n], []byte("\x7fELF")):
+		return string(manifest.Binary), nil
+	case strings.HasSuffix(path, ".py"), bytes.HasPrefix(line, []byte("#!")) && bytes.Contains(line, []byte("python")):
+		return string(manifest.Python), nil
+	}
+	return "", usagef("say --type binary or --type python", "--type is missing, and %s looks like neither", path)
+}
+
+func (a *app) assetsListCmd() *cobra.Command {
+	var (
+		workspace, kind string
+		retired         bool
+	)
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the assets of a workspace",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withService(cmd, func(ctx context.Context, s *service) error {
+				w, err := s.workspace(ctx, workspace)
+				if err != nil {
+					return err
+				}
+				all, err := s.allAssets(ctx, &computationsv1.ListAssetsRequest{WorkspaceId: w.ID, Kind: kind, Retired: retired})
+				if err != nil {
+					return err
+				}
+				return listed(a, "assets", all, []string{"NAME", "KIND", "TYPE", "SIZE", "OWNER", "RETIRED", "ID"}, func(i assetInfo) []string {
+					return []string{i.Name, i.Kind, i.Type, size(i.Size), i.Owner, when(i.Retired), i.ID}
+				}, "none yet: cocos-cli assets add PATH --kind KIND")
+			})
+		},
+	}
+	workspaceFlag(cmd, &workspace)
+	cmd.Flags().StringVar(&kind, "kind", "", "only those of this `KIND`: algorithm or dataset")
+	cmd.Flags().BoolVar(&retired, "retired", false, "also those that are retired")
+	complete(cmd, "kind", func() []string { return []string{kindAlgorithm, kindDataset} })
+	return cmd
+}
+
+// allAssets goes through all pages.
+func (s *service) allAssets(ctx context.Context, q *computationsv1.ListAssetsRequest) ([]assetInfo, error) {
+	return pages(func(token string) ([]assetInfo, string, error) {
+		q.PageSize, q.PageToken = maxPage, token
+		r, err := s.assets.ListAssets(ctx, q)
+		if err != nil {
+			return nil, "", s.explain("listing the assets", err)
+		}
+		return each(r.GetAssets(), infoOfAsset), r.GetNextPageToken(), nil
+	}, maxListed)
+}
+
+const (
+	// maxPage is the service's longest page.
+	maxPage = 100
+	// maxListed is how many things a command lists at most.
+	maxListed = 10000
+)
+
+// pages puts a list together from its pages, up to most things.
+func pages[T any](page func(token string) ([]T, string, error), most int) ([]T, error) {
+	var all []T
+	for token := ""; ; {
+		some, next, err := page(token)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+		if next == "" || len(all) >= most {
+			return all[:min(len(all), most)], nil
+		}
+		token = next
+	}
+}
+
+// asset finds one by its id, or by its name in a workspace.
+func (s *service) asset(ctx context.Context, named, workspace string) (assetInfo, error) {
+	if isID(named) {
+		r, err := s.assets.GetAsset(ctx, &computationsv1.GetAssetRequest{AssetId: named})
+		if err != nil {
+			return assetInfo{}, s.explain("asking for the asset", err)
+		}
+		return infoOfAsset(r.GetAsset()), nil
+	}
+	w, err := s.workspace(ctx, workspace)
+	if err != nil {
+		return assetInfo{}, err
+	}
+	all, err := s.allAssets(ctx, &computationsv1.ListAssetsRequest{WorkspaceId: w.ID})
+	if err != nil {
+		return assetInfo{}, err
+	}
+	return only(all, named, "asset", "cocos-cli assets list", func(i assetInfo) string { return i.Name })
+}
+
+// only is the one thing of a name.
+func only[T any](all []T, named, what, shows string, name func(T) string) (found T, err error) {
+	n := 0
+	for _, t := range all {
+		if name(t) == named {
+			found = t
+			n++
+		}
+	}
+	switch n {
+	case 1:
+		return found, nil
+	case 0:
+		return found, advise(fmt.Errorf("there is no %s %q", what, named), "%s shows what there is", shows)
+	}
+	return found, usagef("give its id; "+shows+" shows it", "%d of them are called %q", n, named)
+}
+
+func (a *app) assetsShowCmd() *cobra.Command {
+	var workspace string
+	cmd := &cobra.Command{
+		Use:   "show ASSET",
+		Short: "Show an asset, by its id or name",
+		Args:  exactly("ASSET"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withService(cmd, func(ctx context.Context, s *service) error {
+				info, err := s.asset(ctx, args[0], workspace)
+				if err != nil {
+					return err
+				}
+				return a.out.result(info, "%s", info.text())
+			})
+		},
+	}
+	workspaceFlag(cmd, &workspace)
+	return cmd
+}
+
+func (a *app) assetsRetireCmd() *cobra.Command {
+	var (
+		workspace string
+		sure      bool
+	)
+	cmd := &cobra.Command{
+		Use:   "retire ASSET",
+		Short: "Keep an asset out of new drafts",
+		Args:  exactly("ASSET"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withService(cmd, func(ctx context.Context, s *service) error {
+				info, err := s.asset(ctx, args[0], workspace)
+				if err != nil {
+					return err
+				}
+				if !sure {
+					if err := a.agree(ctx, "Retire %s?", info.Name); err != nil {
+						return err
+					}
+				}
+				if _, err := s.assets.RetireAsset(ctx, &computationsv1.RetireAssetRequest{AssetId: info.ID}); err != nil {
+					return s.explain("retiring the asset", err)
+				}
+				return a.out.result(map[string]string{"id": info.ID}, "%s\n", info.ID)
+			})
+		},
+	}
+	workspaceFlag(cmd, &workspace)
+	yesFlag(cmd, &sure)
+	return cmd
+}
