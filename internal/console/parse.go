@@ -1,0 +1,123 @@
+package console
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ultravioletrs/cocos/internal/computations"
+)
+
+// wholeNumber reads a field; it must be from least to most.
+func wholeNumber(field, text string, least, most int64) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < least || n > most {
+		return 0, invalid(field, fmt.Sprintf("must be a whole number from %d to %d", least, most), "")
+	}
+	return n, nil
+}
+
+var sizeUnits = []struct {
+	name  string
+	bytes int64
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}}
+
+// byteSize reads "512 MiB", "1.5 GiB" or "2048"; nothing is zero.
+func byteSize(field, text string) (int64, error) {
+	text = strings.ReplaceAll(strings.TrimSpace(text), ",", "")
+	if text == "" {
+		return 0, nil
+	}
+	number, unit := text, int64(1)
+	for _, u := range sizeUnits {
+		if n := len(text) - len(u.name); n > 0 && strings.EqualFold(text[n:], u.name) {
+			number, unit = strings.TrimSpace(text[:n]), u.bytes
+			break
+		}
+	}
+	if n, err := strconv.ParseInt(number, 10, 64); err == nil && n >= 0 && n <= math.MaxInt64/unit {
+		return n * unit, nil
+	}
+	f, err := strconv.ParseFloat(number, 64)
+	if err != nil || f < 0 || f*float64(unit) > 1<<53 || math.IsNaN(f) || unit == 1 {
+		return 0, invalid(field, "is not a size such as 512 MiB, 1.5 GiB or 2048 (bytes)", "")
+	}
+	return int64(f * float64(unit)), nil
+}
+
+// sizeText is what byteSize reads as n; zero is nothing.
+func sizeText(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	for _, u := range []int{3, 2, 1, 0} {
+		if n%sizeUnits[u].bytes == 0 {
+			return fmt.Sprintf("%d %s", n/sizeUnits[u].bytes, sizeUnits[u].name)
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// duration reads "90m", "2 hours" or "30 days"; nothing is zero.
+func duration(field, text string) (time.Duration, error) {
+	text = strings.ToLower(strings.TrimSpace(text))
+	if text == "" {
+		return 0, nil
+	}
+	if d, err := time.ParseDuration(strings.ReplaceAll(text, " ", "")); err == nil && d > 0 {
+		return d, nil
+	}
+	number, unit, _ := strings.Cut(text, " ")
+	units := map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour}
+	n, err := strconv.ParseInt(number, 10, 32)
+	u := units[strings.TrimSuffix(strings.TrimSpace(unit), "s")]
+	if err != nil || n <= 0 || u == 0 || n > int64(math.MaxInt64/u) {
+		return 0, invalid(field, "is not a time such as 90 minutes, 2 hours or 30 days", "")
+	}
+	return time.Duration(n) * u, nil
+}
+
+// durationText is what duration reads as d; zero is nothing.
+func durationText(d time.Duration) string {
+	day := 24 * time.Hour
+	switch {
+	case d == 0:
+		return ""
+	case d%day == 0:
+		return count(int(d/day), "day")
+	case d%time.Hour == 0:
+		return count(int(d/time.Hour), "hour")
+	case d%time.Minute == 0:
+		return count(int(d/time.Minute), "minute")
+	}
+	return count(int(d/time.Second), "second")
+}
+
+// moment reads the value of a datetime-local field, in UTC; nothing is zero.
+func moment(field, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, invalid(field, "is not a time such as 2026-11-29T14:30", "")
+}
+
+// faults collects what is wrong with a form.
+type faults struct{ all computations.Errors }
+
+func (f *faults) add(err error) {
+	f.all = append(f.all, refusals(err)...)
+}
+
+func (f *faults) err() error {
+	if len(f.all) == 0 {
+		return nil
+	}
+	return f.all
+}

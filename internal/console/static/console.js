@@ -1,0 +1,78 @@
+// What makes the console pleasanter; it works without. Trusted Types are on: text
+// is only ever put in as text.
+"use strict";
+const $ = (q, at = document) => at.querySelector(q), all = (q, at = document) => at.querySelectorAll(q);
+const say = text => { $("#said").textContent = text; };
+
+// Copy buttons.
+for (const button of all("button.copy")) {
+  if (!navigator.clipboard) continue;
+  button.hidden = false;
+  const words = button.firstChild, was = words.data;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText($("code", button.parentNode).textContent);
+    words.data = "Copied";
+    say("Copied");
+    setTimeout(() => { words.data = was; }, 2000);
+  });
+}
+
+// Times by the reader's own clock; UTC stays as the title.
+for (const t of all("time[data-form]")) {
+  t.title = t.textContent;
+  const date = { day: "numeric", month: "short", year: "numeric" };
+  t.textContent = new Date(t.dateTime).toLocaleString("en-GB", t.dataset.form === "date" ? date : { ...date, hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+}
+
+// The live log of a run.
+const list = $("#entries[data-stream]");
+if (list) {
+  const most = 1000, live = $("#live"), text = $("#live-text"), pause = $("#live-pause");
+  let last = "", source, ended = false, paused = false;
+  const done = id => {
+    const step = id && $(`[data-step="${CSS.escape(id)}"]`);
+    if (!step || step.className === "done") return;
+    step.className = "done";
+    step.lastElementChild.textContent = " (done)";
+    say(step.firstElementChild.textContent);
+  };
+  const on = (name, f) => source.addEventListener(name, e => { last = e.lastEventId || last; f(JSON.parse(e.data)); });
+  const open = () => {
+    source?.close();
+    if (ended || paused || document.hidden) return;
+    source = new EventSource(list.dataset.stream.replace(/after=\d+/, m => last ? "after=" + last : m));
+    source.onopen = () => { text.textContent = "Live"; };
+    source.onerror = () => { text.textContent = "Connecting again …"; };
+    on("entry", e => {
+      const near = innerHeight + scrollY > document.body.scrollHeight - 200;
+      const item = $("#line").content.cloneNode(true), li = item.firstElementChild, put = (q, t) => { $(q, li).textContent = t; };
+      li.className = `entry ${e.level} ${e.type}`;
+      $("time", li).dateTime = e.iso;
+      put("time", e.time); put(".source", e.source); put(".level", e.level); put("strong", e.title); put(".msg", e.text); put("small", e.details);
+      list.append(item);
+      if (list.children.length > most) list.firstElementChild.remove();
+      $("#no-entries")?.remove();
+      done(e.step);
+      if (near) scrollTo(0, document.body.scrollHeight);
+    });
+    on("step", e => done(e.step));
+    on("run", r => {
+      const chip = $("#run-state .chip");
+      if (chip.textContent !== r.state) { chip.textContent = r.state; chip.className = "chip " + r.tone; }
+      $("#run-reason").textContent = r.reason;
+      $("#run-agent").textContent = r.agent;
+      $("#run-changed").hidden = !r.reload;
+    });
+    on("end", () => { ended = true; source.close(); live.hidden = true; });
+  };
+  live.hidden = false;
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    pause.textContent = paused ? "Go on" : "Pause";
+    text.textContent = paused ? "Paused" : "Live";
+    open();
+  });
+  // A browser has few connections to one server: pages that nobody sees give theirs back.
+  document.addEventListener("visibilitychange", open);
+  open();
+}
