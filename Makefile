@@ -29,7 +29,7 @@ deps-test:
 .PHONY: build
 build: ## build the binaries into build/
 	@mkdir -p build
-	@for name in manager agent cli; do \
+	@for name in manager agent cli computations; do \
 		scripts/stage "building build/cocos-$$name" go build -trimpath -o build/cocos-$$name ./cmd/$$name; \
 	done
 
@@ -69,6 +69,10 @@ test: deps-test build hal hal-disk check ## every test, in real VMs where it tak
 .PHONY: fuzz
 fuzz: ## fuzz every parser, each for DURATION (20s)
 	@scripts/fuzz $(or $(DURATION),20s) ./...
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities of dependencies, where their database can be reached
+	@$(TOOL) govulncheck ./...
 
 .PHONY: test-vsock-kernel
 test-vsock-kernel: deps-test hal ## vsock over the kernel's device, in a VM inside a VM (minutes)

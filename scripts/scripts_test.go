@@ -24,6 +24,7 @@ func newHost(t *testing.T, osRelease string) *host {
 	h.env = []string{
 		"PATH=" + filepath.Join(h.dir, "bin"), "OS_RELEASE_FILE=" + filepath.Join(h.dir, "os-release"),
 		"CA_FILE=" + filepath.Join(h.dir, "ca"), "KEYRING_FILE=" + filepath.Join(h.dir, "keyring"),
+		"POSTGRESQL_DIR=" + filepath.Join(h.dir, "postgresql"),
 	}
 	for _, tool := range []string{"sh", "sed", "tr", "dirname"} {
 		path, err := exec.LookPath(tool)
@@ -36,7 +37,9 @@ func newHost(t *testing.T, osRelease string) *host {
 	}
 	h.program("go", `case $2 in GOVERSION) echo go1.26.8 ;; GOTOOLCHAIN) echo auto ;; esac`)
 	h.program("gcc", `exit 0`)
+	h.program("chromium", `exit 0`)
 	h.program("id", `echo 1000`)
+	h.server()
 	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb", "sudo"} {
 		h.program(tool, `echo "$(basename "$0") $*" >>`+filepath.Join(h.dir, "log"))
 	}
@@ -60,6 +63,17 @@ func (h *host) write(name, text string) {
 
 func (h *host) program(name, body string) {
 	if err := os.WriteFile(filepath.Join(h.bin(), name), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// server puts PostgreSQL's where Debian does.
+func (h *host) server() {
+	dir := filepath.Join(h.dir, "postgresql", "15", "bin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "postgres"), []byte("#!/bin/sh\n"), 0o755); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -98,6 +112,7 @@ func TestDepsSaysNothingWhenNothingIsMissing(t *testing.T) {
 
 func TestDepsInstalls(t *testing.T) {
 	noGCC := func(h *host) { h.remove("bin/gcc") }
+	noServer := func(h *host) { h.remove("postgresql/15/bin/postgres") }
 	for name, tc := range map[string]struct {
 		args   string
 		change func(h *host)
@@ -108,7 +123,10 @@ func TestDepsInstalls(t *testing.T) {
 		"keyrings": {"demo", func(h *host) { h.remove("ca", "keyring") }, "sudo apt-get update -q\nsudo apt-get install -q -y --no-install-recommends ca-certificates debian-archive-keyring\n"},
 		"as root": {"test", func(h *host) { noGCC(h); h.program("id", "echo 0"); h.remove("bin/sudo") },
 			"apt-get update -q\napt-get install -q -y --no-install-recommends gcc libc6-dev\n"},
-		"no compiler for the demo": {"demo", noGCC, ""},
+		"browser":          {"test", func(h *host) { h.remove("bin/chromium") }, "sudo apt-get update -q\nsudo apt-get install -q -y --no-install-recommends chromium\n"},
+		"database":         {"test", noServer, "sudo apt-get update -q\nsudo apt-get install -q -y --no-install-recommends postgresql\n"},
+		"database on PATH": {"test", func(h *host) { noServer(h); h.program("postgres", "exit 0") }, ""},
+		"no compiler, browser and database for the demo": {"demo", func(h *host) { noGCC(h); noServer(h); h.remove("bin/chromium") }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, debian)
