@@ -49,6 +49,9 @@ func benches() []bench {
 		{[]string{"run_to_boot"}, runToBoot},
 		{[]string{"adopt_100_shims"}, adopt},
 		{[]string{"manager_rss", "shim_rss", "shim_pss", "idle_cpu_manager", "idle_cpu_shim"}, footprint},
+		{serviceRows(""), serviceBench("", freshSQLite)},
+		{serviceRows("_postgres"), serviceBench("_postgres", freshPostgreSQL)},
+		{[]string{"manager_stream_rss"}, streamMemory},
 		{sizeRows(), sizes},
 	}
 }

@@ -31,6 +31,7 @@ var helpers = map[string]func(args []string) error{
 	"tls-serve": tlsServe,
 	"tls-put":   tlsPut,
 	"tls-get":   tlsGet,
+	"tls-hold":  tlsHold,
 }
 
 const (
