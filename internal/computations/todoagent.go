@@ -3,6 +3,7 @@ package computations
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -102,7 +103,10 @@ func (t *steps) file(asset ID, otherwise string) string {
 // from the host: where they are no address and no key there are no flags.
 func (r *Run) AgentFlags(attested bool) (flags []string, ok bool) {
 	host, port, err := net.SplitHostPort(r.AgentAddress)
-	if err != nil || !agentHost.MatchString(host) {
+	if err != nil {
+		return nil, false
+	}
+	if _, err := netip.ParseAddr(host); (err != nil || strings.Contains(host, "%")) && !agentHost.MatchString(host) {
 		return nil, false
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

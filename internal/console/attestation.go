@@ -85,16 +85,19 @@ func readyClaims(f *manifest.Frozen, run *computations.Run, said map[string]stri
 	return a
 }
 
-// checkCommand appraises the VM on the reader's own machine.
+// checkCommand appraises the VM on the reader's own machine; empty: there is none
+// to connect to, or its host tells no address and key that could be one.
 func checkCommand(f *manifest.Frozen, run *computations.Run) string {
-	if run.AgentAddress == "" || run.State.Ended() {
+	agent, ok := run.AgentFlags(f.AttestedTLS)
+	if !ok || run.State.Ended() {
 		return ""
 	}
-	line := "cocos-cli state --agent " + run.AgentAddress + " --manifest manifest.json --key YOUR-KEY.pem"
+	words := append([]string{"state"}, agent...)
+	words = append(words, "--manifest", "manifest.json", "--key", "YOUR-KEY.pem")
 	if f.AttestedTLS {
-		return line + " --policy YOUR-POLICY.json"
+		words = append(words, "--policy", "YOUR-POLICY.json")
 	}
-	return line + " --agent-key " + run.AgentKey
+	return computations.CommandLine(words...)
 }
 
 // receiptPage is a receipt in plain words.

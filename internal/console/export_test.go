@@ -43,6 +43,9 @@ func ReadyClaims(f *manifest.Frozen, run *computations.Run, said map[string]stri
 	return readyClaims(f, run, said).Claims
 }
 
+// CheckCommand appraises a run's VM.
+func CheckCommand(f *manifest.Frozen, run *computations.Run) string { return checkCommand(f, run) }
+
 // EntryFilter is a query's.
 func EntryFilter(query url.Values) computations.EntryFilter {
 	f, _, err := entryFilter(query)

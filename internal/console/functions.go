@@ -35,6 +35,7 @@ func (c *Console) functions() template.FuncMap {
 		"short":        shortID,
 		"expired":      func(t time.Time) bool { return !t.IsZero() && !c.Now().Before(t) },
 		"command":      func(words ...string) command { return command{Line: strings.Join(words, "")} },
+		"line":         line,
 		"named":        func(label, line string) command { return command{Label: label, Line: line} },
 		"add":          func(a, b int) int { return a + b },
 		"entry":        entry,
@@ -42,6 +43,15 @@ func (c *Console) functions() template.FuncMap {
 		"cut":          cut,
 		"sentenceCase": sentenceCase,
 	}
+}
+
+// line is a command for a shell: each word is taken as it is, whoever chose it.
+func line(words ...any) string {
+	texts := make([]string, len(words))
+	for i, w := range words {
+		texts[i] = fmt.Sprint(w)
+	}
+	return computations.CommandLine(texts...)
 }
 
 // command is a line for a terminal with its button to copy it.

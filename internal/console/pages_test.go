@@ -197,6 +197,34 @@ func TestEveryDoneIsSaid(t *testing.T) {
 	}
 }
 
+// TestCheckCommand: what a host says of its VM gets into a command only if it is an
+// address and a key.
+func TestCheckCommand(t *testing.T) {
+	key := "sha256:" + strings.Repeat("ab", 32)
+	for name, tc := range map[string]struct {
+		attested     bool
+		address, key string
+		state        computations.RunState
+		want         string
+	}{
+		"attested":        {true, "host.example:7020", "", computations.RunRunning, "cocos-cli state --agent host.example:7020 --manifest manifest.json --key YOUR-KEY.pem --policy YOUR-POLICY.json"},
+		"pinned":          {false, "[::1]:7020", key, computations.RunRunning, "cocos-cli state --agent '[::1]:7020' --agent-key " + key + " --manifest manifest.json --key YOUR-KEY.pem"},
+		"no address yet":  {true, "", key, computations.RunRunning, ""},
+		"ended":           {true, "host.example:7020", key, computations.RunFinished, ""},
+		"address injects": {true, "host;reboot:7020", key, computations.RunRunning, ""},
+		"port injects":    {true, "host.example:7020;reboot", key, computations.RunRunning, ""},
+		"key injects":     {false, "host.example:7020", key + ";reboot", computations.RunRunning, ""},
+		"key adds a flag": {false, "host.example:7020", "--agent-key=x", computations.RunRunning, ""},
+		"no key":          {false, "host.example:7020", "", computations.RunRunning, ""},
+	} {
+		f := &manifest.Frozen{}
+		f.AttestedTLS = tc.attested
+		if got := console.CheckCommand(f, &computations.Run{AgentAddress: tc.address, AgentKey: tc.key, State: tc.state}); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
 // TestClaims: what a host or a receipt says is compared where that can be done, and
 // never called verified.
 func TestClaims(t *testing.T) {
