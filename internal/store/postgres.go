@@ -75,11 +75,13 @@ func settle(ctx context.Context, c *pgx.Conn) error {
 		SET enable_seqscan = off;
 		SET jit = off;
 		SET synchronous_commit = on;
-		-- A process that is gone without a word doesn't keep its locks for hours.
-		SET idle_in_transaction_session_timeout = '60s';
-		SET tcp_keepalives_idle = 30;
-		SET tcp_keepalives_interval = 10;
-		SET tcp_keepalives_count = 3`)
+		-- A process whose machine is gone without a word keeps its locks for half a
+		-- minute, and not for hours. (One that was killed keeps none.)
+		SET idle_in_transaction_session_timeout = '30s';
+		SET tcp_keepalives_idle = 10;
+		SET tcp_keepalives_interval = 5;
+		SET tcp_keepalives_count = 4;
+		SET tcp_user_timeout = '30s'`)
 	return err
 }
 

@@ -28,7 +28,8 @@ const (
 // each stream is tried alone, so that none fails for another's sake.
 var retries = []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, time.Second, 2 * time.Second}
 
-// item is one thing that a Manager said. Exactly one of the pointers and host is set.
+// item is one thing that a Manager said. Exactly one of entry, the replies, beyond
+// and host is set.
 type item struct {
 	size  int
 	run   computations.ID
@@ -37,6 +38,8 @@ type item struct {
 	ack       *managerv1.EventAck
 	runReply  *managerv1.RunReply
 	stopReply *managerv1.StopReply
+	// beyond is an event that is not kept, as there are too many.
+	beyond bool
 	// host changes the host's report.
 	host func(*computations.HostReport)
 }
@@ -59,6 +62,9 @@ type inbox struct {
 	// them: a run never leaves the host then. The committer's goroutine alone
 	// looks at it.
 	owned map[computations.ID]bool
+	// full are those of them that have told so much that no log lines are kept any
+	// more; also the committer's.
+	full map[computations.ID]bool
 }
 
 // maxOwned bounds owned; beyond, the database is asked again.
@@ -69,6 +75,14 @@ func (q *inbox) own(run computations.ID) {
 		q.owned = map[computations.ID]bool{}
 	}
 	q.owned[run] = true
+}
+
+// fill notes that no more log lines of a run are kept.
+func (q *inbox) fill(run computations.ID) {
+	if q.full == nil || len(q.full) >= maxOwned {
+		q.full = map[computations.ID]bool{}
+	}
+	q.full[run] = true
 }
 
 // portion is some of a stream's items, in their order.
@@ -262,17 +276,20 @@ func streamsOf(portions []portion) (streams []*stream) {
 func (c *committer) write(ctx context.Context, portions []portion) error {
 	begin := time.Now()
 	b := &batch{f: c.f, portions: portions}
-	c.f.step("batch.committing")
+	c.f.stepEvents("event.committing", portions)
 	if err := c.f.cfg.Store.Update(ctx, b.apply); err != nil {
 		return err
 	}
-	c.f.step("batch.committed")
+	c.f.stepEvents("event.committed", portions)
 	c.f.metrics.wrote(b, time.Since(begin))
-	b.tellStrange()
+	b.tellOperators()
 	for _, p := range portions {
 		for i := range p.items {
 			if run := b.runs[p.items[i].run]; run != nil && run.Host == p.s.host && order[run.State] >= order[computations.RunStarting] {
 				p.s.queue.own(run.ID)
+			}
+			if run := p.items[i].run; b.full[run] {
+				p.s.queue.fill(run)
 			}
 		}
 		var acks []*managerv1.ConnectResponse
