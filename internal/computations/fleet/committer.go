@@ -16,8 +16,11 @@ const (
 	maxBatch      = 1024
 	maxBatchBytes = 4 << 20
 	share         = 64
-	// gather is how long a batch waits for more.
-	gather = 2 * time.Millisecond
+	// gather is how long a batch waits for more, and gatherMore where the last one
+	// had many items: a transaction costs the same for one and for a hundred.
+	gather     = 2 * time.Millisecond
+	gatherMore = 15 * time.Millisecond
+	many       = 16
 	// maxWaiting and maxWaitingBytes bound what waits of one stream: to be
 	// committed, or for its acknowledgement to be sent. One item always may.
 	maxWaiting      = 256
@@ -177,7 +180,7 @@ func (c *committer) forget(s *stream) {
 
 // run commits until ctx ends, and then what is there.
 func (c *committer) run(ctx context.Context) {
-	for {
+	for wait := gather; ; {
 		select {
 		case <-c.wake:
 		case <-ctx.Done():
@@ -189,15 +192,32 @@ func (c *committer) run(ctx context.Context) {
 				c.commit(context.WithoutCancel(ctx), batch)
 			}
 		}
-		time.Sleep(gather)
 		for {
+			time.Sleep(wait)
 			batch := c.take()
 			if len(batch) == 0 {
 				break
 			}
 			c.commit(ctx, batch)
+			wait = pauseAfter(batch)
 		}
 	}
+}
+
+// pauseAfter is how long the batch after this one is waited for: not at all where
+// more waits than goes into one.
+func pauseAfter(batch []portion) time.Duration {
+	n := 0
+	for _, p := range batch {
+		n += len(p.items)
+	}
+	switch {
+	case n >= maxBatch/2:
+		return 0
+	case n >= many:
+		return gatherMore
+	}
+	return gather
 }
 
 // take makes a batch: a share of each stream in turn, until it is full or nothing
