@@ -194,6 +194,42 @@ func TestFullHostIsAskedAgain(t *testing.T) {
 	})
 }
 
+// TestHostThatIsAlwaysFull, against its own word, does not keep runs from others.
+func TestHostThatIsAlwaysFull(t *testing.T) {
+	each(t, func(w *world) {
+		p := w.process()
+		full := w.join(p, "a").connect(p)
+		run := w.newRun()
+		full.request(run)
+		full.refuse(run, "NO_CAPACITY", "")
+		w.await("its reason", func(r computations.Reader) (bool, error) {
+			got, err := r.Run(run)
+			return got.Reason == "the only host with sim takes no runs at present", err
+		})
+		// The other one has more to do, and is still the better one.
+		other := w.join(p, "b")
+		other.hello.Runs = []*managerv1.RunStatus{{RunId: "x"}, {RunId: "y"}}
+		busy := other.connect(p)
+		busy.request(run)
+		busy.accept(run)
+		w.become(run, computations.RunStarting)
+		full.say(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_HostStatus{HostStatus: &managerv1.HostStatus{Capacity: 4}}})
+		w.await("its word", func(r computations.Reader) (bool, error) { h, err := r.Host(full.id); return !h.Report.Closed, err })
+		second := w.newRun()
+		busy.request(second)
+		// One that accepts again is as good as any.
+		busy.accept(second)
+		w.changeHost(busy.id, func(h *computations.Host) { h.Cordoned = true })
+		third := w.newRun()
+		full.request(third)
+		full.accept(third)
+		w.become(third, computations.RunStarting)
+		if h := w.getHost(full.id); h.Report.Refusals != 0 {
+			t.Errorf("%+v", h.Report)
+		}
+	})
+}
+
 // TestManyRefusalsAreTheRuns: then nobody else is asked.
 func TestManyRefusalsAreTheRuns(t *testing.T) {
 	each(t, func(w *world) {
