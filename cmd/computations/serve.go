@@ -85,6 +85,11 @@ func (p *parts) loginFlags() []string {
 	return flags
 }
 
+// loginCommand signs in with a link, and takes an address of one's own.
+func (p *parts) loginCommand(link string) string {
+	return strings.Join(append([]string{"cocos-cli login", link, "--email YOU@EXAMPLE.ORG"}, p.loginFlags()...), " ")
+}
+
 func storeConfig(s settings, log *slog.Logger) store.Config {
 	if s.database != "" {
 		return store.Config{URL: s.database, Log: log}
@@ -275,7 +280,7 @@ func (f *faces) greet(w io.Writer, first string) {
 	}
 	fmt.Fprintf(w, "Its data is in          %s\n", f.dataDir)
 	if first != "" {
-		fmt.Fprintf(w, "\nNobody has signed in yet. Become the first administrator with this link, which\nis good once, for a week:\n\n  %s\n", first)
+		fmt.Fprintf(w, "\nNobody has signed in yet. Become the first administrator with this link, which\nis good once, for a week:\n\n  %s\n\nor without a browser:\n\n  %s\n", first, f.loginCommand(first))
 	}
 	fmt.Fprintln(w)
 }
