@@ -31,15 +31,8 @@ import (
 	"github.com/ultravioletrs/cocos/internal/telemetry"
 )
 
-const (
-	// upkeepEvery is how often what has expired is deleted.
-	upkeepEvery = time.Minute
-	// Bounds of the console's HTTP server; live streams lift the last one.
-	headerTimeout = 10 * time.Second
-	readTimeout   = 30 * time.Second
-	idleTimeout   = 2 * time.Minute
-	headerBytes   = 16 << 10
-)
+// upkeepEvery is how often what has expired is deleted.
+const upkeepEvery = time.Minute
 
 // databaseFile is the embedded database in the data folder.
 const databaseFile = "cocos.db"
@@ -160,10 +153,7 @@ func (p *parts) faces() (*faces, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.http = &http.Server{
-		Handler: f.console, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: headerBytes, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug), // strangers cause these
-	}
+	f.http = f.console.Server(f.console)
 	if p.tlsCert != "" {
 		f.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
 	}
@@ -180,7 +170,7 @@ func (p *parts) faces() (*faces, error) {
 	}
 	// The user API checks the size of its requests by itself, the fleet's bound
 	// comes last and holds.
-	options := slices.Concat(f.api.ServerOptions(), fleet.ServerOptions(),
+	options := slices.Concat([]grpc.ServerOption{grpc.ChainUnaryInterceptor(telemetry.UnaryServer)}, f.api.ServerOptions(), fleet.ServerOptions(),
 		[]grpc.ServerOption{grpc.Creds(credentials.NewTLS(p.authority.TLS(certificate)))})
 	f.grpc = grpc.NewServer(options...)
 	f.fleet.Register(f.grpc)

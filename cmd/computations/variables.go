@@ -93,7 +93,7 @@ func table() config.Table[settings] {
 			Effect: "OTLP collector to which spans are sent over HTTP, such as `http://localhost:4318/v1/traces`; unset: none.",
 			Set:    config.TraceURL(func(s *settings) *string { return &s.traceURL })},
 		{Name: "COCOS_JAEGER_TRACE_RATIO", Kind: "number", Unit: "0 to 1", Fallback: "1.0",
-			Effect: "Share of the runs that are traced.",
+			Effect: "Share of the calls, pages and runs that are traced.",
 			Set:    config.Ratio(func(s *settings) *float64 { return &s.traceRatio })},
 	}}
 }

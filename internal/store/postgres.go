@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
 )
@@ -111,6 +112,10 @@ func (s *postgresDB) close() error {
 	<-s.stopped
 	s.pool.Close()
 	return nil
+}
+
+func (s *postgresDB) system() attribute.KeyValue {
+	return attribute.String("db.system.name", "postgresql")
 }
 
 func (s *postgresDB) check(ctx context.Context) error {
