@@ -84,7 +84,7 @@ bench: deps-test build hal ## measure, print a table, write build/bench.json
 
 # Under sudo nothing is built: what an ordinary user has built is installed.
 .PHONY: install
-install: ## install Manager, CLI, image and unit (PREFIX=/usr/local, DESTDIR=)
+install: ## install Manager, image, service, CLI and units (PREFIX=/usr/local, DESTDIR=)
 	@if [ -z "$${SUDO_UID:-}" ]; then $(MAKE) --no-print-directory build hal; fi
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install install
 
@@ -102,7 +102,7 @@ stop: ## stop the installed Manager; its VMs go on
 
 .PHONY: deb
 deb: build hal ## make the Debian packages in build/
-	@rm -f build/cocos-manager_*.deb build/cocos-cli_*.deb
+	@rm -f build/cocos-manager_*.deb build/cocos-computations_*.deb build/cocos-cli_*.deb
 	@scripts/stage "making the Debian packages" packaging/deb build
 
 .PHONY: release

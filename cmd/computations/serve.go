@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,6 +28,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/computations/userapi"
 	"github.com/ultravioletrs/cocos/internal/console"
 	"github.com/ultravioletrs/cocos/internal/oidc"
+	"github.com/ultravioletrs/cocos/internal/sdnotify"
 	"github.com/ultravioletrs/cocos/internal/store"
 	"github.com/ultravioletrs/cocos/internal/telemetry"
 )
@@ -48,8 +50,8 @@ type parts struct {
 
 // open makes the data folder and opens what is in it.
 func open(ctx context.Context, s settings, log *slog.Logger) (*parts, error) {
-	if err := os.MkdirAll(s.dataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("COMPUTATIONS_DATA_DIR: %w", err)
+	if err := makeDataDir(s.dataDir); err != nil {
+		return nil, err
 	}
 	p := &parts{settings: s, log: log}
 	var err error
@@ -64,6 +66,26 @@ func open(ctx context.Context, s settings, log *slog.Logger) (*parts, error) {
 		return nil, errors.Join(err, p.store.Close())
 	}
 	return p, nil
+}
+
+// makeDataDir makes the data folder, where there is none. Another user's is refused:
+// files of this one in it would lock its service out.
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("COMPUTATIONS_DATA_DIR: %w", err)
+	}
+	return ownDataDir(dir, os.Geteuid())
+}
+
+func ownDataDir(dir string, user int) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("COMPUTATIONS_DATA_DIR: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != user {
+		return fmt.Errorf("COMPUTATIONS_DATA_DIR=%q belongs to user id %d, and you are %d: run this as the service's user; of the packaged service: systemd-run --pipe --quiet --uid=cocos-computations -p EnvironmentFile=/etc/cocos/cocos-computations.env cocos-computations …", dir, st.Uid, user)
+	}
+	return nil
 }
 
 // loginFlags are what cocos-cli can't know from the console's address alone.
@@ -112,12 +134,16 @@ func serve(ctx context.Context, s settings, stdout, stderr io.Writer) (err error
 	if err := f.listen(); err != nil {
 		return err
 	}
+	ready, err := sdnotify.Take()
+	if err != nil {
+		return errors.Join(err, f.close())
+	}
 	first, err := p.service.Bootstrap(ctx)
 	if err != nil {
 		return errors.Join(err, f.close())
 	}
 	f.greet(stdout, first)
-	return f.serve(ctx)
+	return f.serve(ctx, ready)
 }
 
 // faces are the servers that people and Managers meet.
@@ -275,9 +301,9 @@ func (f *faces) greet(w io.Writer, first string) {
 	fmt.Fprintln(w)
 }
 
-// serve serves until ctx ends, and then ends in good order: nobody new, live
+// serve serves until ctx ends, having said that it is ready, and then ends in good order: nobody new, live
 // streams sent away, calls in progress finished, within the grace.
-func (f *faces) serve(ctx context.Context) error {
+func (f *faces) serve(ctx context.Context, ready func() error) error {
 	f.log.Info("the service starts", "version", version(), "console", f.publicURL, "grpc", f.grpcListener.Addr().String())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -299,6 +325,7 @@ func (f *faces) serve(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { return f.watch.serve(ctx, f.metricsListener) })
+	group.Go(ready) // what listens is served from here on
 	group.Go(func() error { f.upkeep(ctx); return nil })
 	group.Go(func() error { return f.fleet.Run(ctx) })
 	group.Go(func() error {

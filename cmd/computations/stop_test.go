@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -333,4 +334,35 @@ func TestSpansOfTheService(t *testing.T) {
 	if _, ok := named["GET /r/{run}/stream"]; ok {
 		t.Error("a live page is traced, as long as it lasts")
 	}
+}
+
+// TestFolderOfAnother: root, too, leaves no files in the service's folder.
+func TestFolderOfAnother(t *testing.T) {
+	dir := t.TempDir()
+	if err := ownDataDir(dir, os.Geteuid()); err != nil {
+		t.Error(err)
+	}
+	if err := ownDataDir(dir, os.Geteuid()+1); err == nil || !strings.Contains(err.Error(), "COMPUTATIONS_DATA_DIR") || !strings.Contains(err.Error(), "systemd-run") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestTellsSystemd: systemd hears that the service is ready when it serves.
+func TestTellsSystemd(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	r := start(t, filepath.Join(t.TempDir(), "data"))
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 64)
+	if n, err := conn.Read(b); err != nil || string(b[:n]) != "READY=1" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+	r.end()
 }
