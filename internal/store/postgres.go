@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
 )
@@ -142,6 +143,10 @@ func (s *postgresDB) closePools() {
 			pool.Close()
 		}
 	}
+}
+
+func (s *postgresDB) system() attribute.KeyValue {
+	return attribute.String("db.system.name", "postgresql")
 }
 
 func (s *postgresDB) check(ctx context.Context) error {

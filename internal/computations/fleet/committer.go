@@ -6,8 +6,11 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 )
 
 const (
@@ -297,7 +300,9 @@ func (c *committer) write(ctx context.Context, portions []portion) error {
 	begin := time.Now()
 	b := &batch{f: c.f, portions: portions}
 	c.f.stepEvents("event.committing", portions)
-	if err := c.f.cfg.Store.Update(ctx, b.apply); err != nil {
+	traced, done := telemetry.StartWork(ctx, "fleet.commit", attribute.Int("cocos.hosts", len(portions)))
+	err := c.f.cfg.Store.Update(traced, b.apply)
+	if done(err != nil); err != nil {
 		return err
 	}
 	c.f.stepEvents("event.committed", portions)

@@ -45,8 +45,8 @@ func TestRunGoesItsWay(t *testing.T) {
 		m.told(event(run, managers, 1, vm.EventAccepted, "agent_port", "6100"))
 		m.told(event(run, shim, 1, vm.EventStarting, "tee", "sim", "simulated", "true"))
 		m.told(event(run, shim, 2, vm.EventBooting))
-		m.told(event(run, agent, 1, vm.EventReady, "agent_key", "sha256:aa"))
-		if got := w.become(run, computations.RunRunning); got.AgentKey != "sha256:aa" || !got.Simulated || got.AgentState != "AwaitingInputs" || got.Started.IsZero() {
+		m.told(event(run, agent, 1, vm.EventReady, "agent_key", agentKey))
+		if got := w.become(run, computations.RunRunning); got.AgentKey != agentKey || !got.Simulated || got.AgentState != "AwaitingInputs" || got.Started.IsZero() {
 			t.Errorf("%+v", got)
 		}
 		states := []string{"AwaitingInputs", "Running", "ResultReady", "Released"}
@@ -102,7 +102,7 @@ func TestToldAgain(t *testing.T) {
 			kind string
 			n    uint64
 		}{{vm.EventReady, 1}, {vm.EventState, 2}, {vm.EventState, 3}} {
-			again.told(event(run, agent, e.n, e.kind, "agent_key", "sha256:bb", "to", "Failed"))
+			again.told(event(run, agent, e.n, e.kind, "agent_key", otherKey, "to", "Failed"))
 		}
 		again.told(event(run, managers, 1, vm.EventAccepted, "agent_port", "6199"))
 		after := w.get(run)
@@ -110,8 +110,8 @@ func TestToldAgain(t *testing.T) {
 			t.Errorf("%+v\nbefore: %+v", after, before)
 		}
 		// A second key is no agent's.
-		again.told(event(run, agent, 4, vm.EventReady, "agent_key", "sha256:bb"))
-		if got := w.get(run); got.AgentKey != "sha256:aa" {
+		again.told(event(run, agent, 4, vm.EventReady, "agent_key", otherKey))
+		if got := w.get(run); got.AgentKey != agentKey {
 			t.Errorf("another key: %+v", got)
 		}
 		if got := len(w.entries(run)); got != 1+3+2+1 {

@@ -427,8 +427,8 @@ func refusalOf(reason, field string) *managerv1.Refusal {
 	return &managerv1.Refusal{Faults: []*managerv1.Fault{{Reason: reason, Field: field, Message: "says no"}}}
 }
 
-// agentKey has the form of an agent's key.
-var agentKey = "sha256:" + strings.Repeat("0a", 32)
+// agentKey and otherKey have the form of an agent's key.
+var agentKey, otherKey = "sha256:" + strings.Repeat("0a", 32), "sha256:" + strings.Repeat("bb", 32)
 
 const (
 	agent    = eventv1.Source_SOURCE_AGENT
