@@ -52,6 +52,8 @@ func benches() []bench {
 		{serviceRows(""), serviceBench("", freshSQLite)},
 		{serviceRows("_postgres"), serviceBench("_postgres", freshPostgreSQL)},
 		{[]string{"manager_stream_rss"}, streamMemory},
+		{[]string{"page_p95"}, pageBench("", freshSQLite)},
+		{[]string{"page_p95_postgres"}, pageBench("_postgres", freshPostgreSQL)},
 		{sizeRows(), sizes},
 	}
 }

@@ -74,14 +74,18 @@ func freshPostgreSQL(string) (c store.Config, err error) {
 			err = fmt.Errorf("starting PostgreSQL: %v", r)
 		}
 	}()
-	return storetest.PostgreSQL(noTest{}), nil
+	return storetest.PostgreSQL(noTest{ctx: context.Background()}), nil
 }
 
 // noTest lets package storetest be used outside a test.
-type noTest struct{ testing.TB }
+type noTest struct {
+	testing.TB
+	ctx context.Context
+}
 
-func (noTest) Helper()           {}
-func (noTest) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+func (noTest) Helper()                    {}
+func (noTest) Fatal(args ...any)          { panic(fmt.Sprint(args...)) }
+func (t noTest) Context() context.Context { return t.ctx }
 
 // filled is what the service finds.
 type filled struct {

@@ -28,10 +28,11 @@ import (
 
 // helpers are started by this program as processes of their own.
 var helpers = map[string]func(args []string) error{
-	"tls-serve": tlsServe,
-	"tls-put":   tlsPut,
-	"tls-get":   tlsGet,
-	"tls-hold":  tlsHold,
+	"tls-serve":  tlsServe,
+	"tls-put":    tlsPut,
+	"tls-get":    tlsGet,
+	"tls-hold":   tlsHold,
+	"page-serve": pageServe,
 }
 
 const (
