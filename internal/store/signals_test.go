@@ -2,12 +2,14 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/ultravioletrs/cocos/internal/computations"
 	"github.com/ultravioletrs/cocos/internal/store"
 	"github.com/ultravioletrs/cocos/internal/store/storetest"
 )
@@ -67,6 +69,36 @@ func TestSignals(t *testing.T) {
 		stopThere()
 		silent(t, other)
 	})
+}
+
+// TestManySignalsAtOnce: more than the server takes in one notification are all
+// heard, each by who listens for it.
+func TestManySignalsAtOnce(t *testing.T) {
+	eachShared(t, func(t *testing.T, a, b *store.Store) {
+		const many = 1000
+		var waiting []<-chan struct{}
+		for i := range many {
+			c, stop := b.Listen(topic(i))
+			defer stop()
+			waiting = append(waiting, c)
+		}
+		other, stop := b.Listen("run:")
+		defer stop()
+		put(t, a, func(w writer) error {
+			for i := range many {
+				w.Signal(topic(i))
+			}
+			return nil
+		})
+		for _, c := range waiting {
+			heard(t, c)
+		}
+		silent(t, other)
+	})
+}
+
+func topic(i int) string {
+	return computations.RunTopic(computations.ID(fmt.Sprintf("01a227e0-c6d4-7e20-8c30-%012d", i)))
 }
 
 // TestSignalComesAfterTheChange: whoever is told finds what it was told of.
