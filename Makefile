@@ -46,8 +46,8 @@ hal-update: ## resolve the guest image's packages anew and write its lock file
 	@go run ./cmd/hal update
 
 .PHONY: demo
-demo: deps-demo build hal ## run one computation of two people from end to end in a VM
-	@$(WITH_QEMU) go build -o build/demo ./test/demo; exec build/demo
+demo: deps-demo build hal ## let two people compute in a VM, through the service (KEEP=1: keep the service)
+	@$(WITH_QEMU) go build -o build/demo ./test/demo; exec build/demo -keep=$(or $(KEEP),0)
 
 .PHONY: check
 check: ## formatting, vet, staticcheck, protocol contracts
@@ -88,7 +88,7 @@ bench: deps-test build hal ## measure, print a table, write build/bench.json
 
 # Under sudo nothing is built: what an ordinary user has built is installed.
 .PHONY: install
-install: ## install Manager, CLI, image and unit (PREFIX=/usr/local, DESTDIR=)
+install: ## install Manager, image, service, CLI and units (PREFIX=/usr/local, DESTDIR=)
 	@if [ -z "$${SUDO_UID:-}" ]; then $(MAKE) --no-print-directory build hal; fi
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install install
 
@@ -106,7 +106,7 @@ stop: ## stop the installed Manager; its VMs go on
 
 .PHONY: deb
 deb: build hal ## make the Debian packages in build/
-	@rm -f build/cocos-manager_*.deb build/cocos-cli_*.deb
+	@rm -f build/cocos-manager_*.deb build/cocos-computations_*.deb build/cocos-cli_*.deb
 	@scripts/stage "making the Debian packages" packaging/deb build
 
 .PHONY: release

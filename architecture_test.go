@@ -62,6 +62,7 @@ var floors = map[string]layer{
 	"internal/recent":                 mechanism,
 	"internal/rpcerr":                 mechanism,
 	"internal/runtime":                mechanism,
+	"internal/sdnotify":               mechanism,
 	"internal/spool":                  mechanism,
 	"internal/store":                  mechanism,
 	"internal/telemetry":              mechanism,

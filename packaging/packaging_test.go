@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +46,7 @@ func newTree(t *testing.T) *tree {
 		t.Fatalf("%v: %s", err, out)
 	}
 	h.program("cocos-manager", `printf '# It'"'"'s a back\\slash.\n.request\n#MANAGER_LOG_LEVEL=info\n'`)
+	h.program("cocos-computations", `echo '#COMPUTATIONS_LOG_LEVEL=info'`)
 	h.program("cocos-cli", `echo ".TH $1"`)
 	h.program("cocos-agent", `exit 1`)
 	for _, name := range images {
@@ -154,6 +156,10 @@ func TestInstallPutsEverythingInPlace(t *testing.T) {
 		usr + "share/bash-completion/completions/cocos-cli": 0o644, usr + "share/cocos/cocos-manager.env": 0o644,
 		usr + "share/cocos/with-sudo.conf": 0o644, usr + "share/man/man1/cocos-cli.1.gz": 0o644,
 		usr + "share/man/man5/cocos-manager.env.5.gz": 0o644, usr + "share/man/man8/cocos-manager.8.gz": 0o644,
+		"etc/cocos/cocos-computations.env": 0o600, usr + "bin/cocos-computations": 0o755,
+		usr + "lib/systemd/system/cocos-computations.service": 0o644, usr + "lib/sysusers.d/cocos-computations.conf": 0o644,
+		usr + "lib/tmpfiles.d/cocos-computations.conf": 0o644, usr + "share/cocos/cocos-computations.env": 0o644,
+		usr + "share/man/man5/cocos-computations.env.5.gz": 0o644, usr + "share/man/man8/cocos-computations.8.gz": 0o644,
 		"var/lib/cocos/img/bzImage": 0o644, "var/lib/cocos/img/image.json": 0o644, "var/lib/cocos/img/python.img": 0o644,
 		"var/lib/cocos/img/rootfs.cpio.gz": 0o644,
 	}
@@ -173,10 +179,15 @@ func TestInstallPutsEverythingInPlace(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("%d files were installed, want %d: %q", len(got), len(want), got)
 	}
-	unit := h.read("root/" + usr + "lib/systemd/system/cocos-manager.service")
-	for _, line := range []string{"ExecStart=/usr/local/bin/cocos-manager", "KillMode=process", "OOMPolicy=continue", "NoNewPrivileges=yes", "User=cocos"} {
-		if !strings.Contains(unit, "\n"+line+"\n") {
-			t.Errorf("the unit has no line %q", line)
+	for unit, lines := range map[string][]string{
+		"cocos-manager":      {"ExecStart=/usr/local/bin/cocos-manager", "KillMode=process", "OOMPolicy=continue", "NoNewPrivileges=yes", "User=cocos"},
+		"cocos-computations": {"ExecStart=/usr/local/bin/cocos-computations", "Type=notify", "NoNewPrivileges=yes", "User=cocos-computations", "StateDirectory=cocos-computations"},
+	} {
+		text := h.read("root/" + usr + "lib/systemd/system/" + unit + ".service")
+		for _, line := range lines {
+			if !strings.Contains(text, "\n"+line+"\n") {
+				t.Errorf("the unit %s has no line %q", unit, line)
+			}
 		}
 	}
 	for _, name := range got {
@@ -190,23 +201,32 @@ func TestInstallPutsEverythingInPlace(t *testing.T) {
 	if page := h.page("root/" + usr + "share/man/man5/cocos-manager.env.5.gz"); !strings.Contains(page, "\n# It\\(aqs a back\\eslash.\n\\&.request\n#MANAGER_LOG_LEVEL=info\n.fi\n") {
 		t.Errorf("the page of the configuration is\n%s", page)
 	}
+	if page := h.page("root/" + usr + "share/man/man5/cocos-computations.env.5.gz"); !strings.Contains(page, "\n#COMPUTATIONS_LOG_LEVEL=info\n.fi\n") {
+		t.Errorf("the page of the service's configuration is\n%s", page)
+	}
 	if page := h.page("root/" + usr + "share/man/man8/cocos-manager.8.gz"); !strings.Contains(page, "\n.I /usr/local/lib/cocos/stop\\-vms\n") {
 		t.Errorf("the Manager's page does not name where its helper is:\n%s", page)
 	}
 }
 
 func TestEditedConfigurationIsKept(t *testing.T) {
-	const config = "root/etc/cocos/cocos-manager.env"
+	for _, program := range []string{"cocos-manager", "cocos-computations"} {
+		t.Run(program, func(t *testing.T) { editedIsKept(t, program) })
+	}
+}
+
+func editedIsKept(t *testing.T, program string) {
+	config := "root/etc/cocos/" + program + ".env"
 	h := newTree(t)
 	h.env = append(h.env, "DESTDIR="+h.path("root"))
 	h.must("packaging/install", "install")
 	// A newer text replaces one that nobody touched.
-	h.program("cocos-manager", `echo '#NEW=1'`)
+	h.program(program, `echo '#NEW=1'`)
 	if out := h.must("packaging/install", "install"); out != "" || h.read(config) != "#NEW=1\n" {
 		t.Errorf("it said %q, and the file is %q", out, h.read(config))
 	}
 	h.write(config, "NEW=2\n")
-	h.program("cocos-manager", `echo '#NEWER=1'`)
+	h.program(program, `echo '#NEWER=1'`)
 	for range 2 {
 		out := h.must("packaging/install", "install")
 		if !strings.Contains(out, "kept "+h.path(config)) || h.read(config) != "NEW=2\n" {
@@ -214,7 +234,7 @@ func TestEditedConfigurationIsKept(t *testing.T) {
 		}
 	}
 	out := h.must("packaging/install", "uninstall")
-	if got := h.files("root"); !slices.Equal(got, []string{"etc/cocos/cocos-manager.env"}) || !strings.Contains(out, "kept") {
+	if got := h.files("root"); !slices.Equal(got, []string{"etc/cocos/" + program + ".env"}) || !strings.Contains(out, "kept") {
 		t.Errorf("it said %q, and left %q", out, got)
 	}
 	// One that was there before the first installation is somebody's.
@@ -233,7 +253,7 @@ func TestInstallRefuses(t *testing.T) {
 	t.Run("what is not built", func(t *testing.T) {
 		h := newTree(t)
 		h.env = append(h.env, "DESTDIR="+h.path("root"))
-		for _, name := range []string{"build/cocos-manager", "build/cocos-cli", "cmd/manager/img/python.img", "cmd/manager/img/image.json"} {
+		for _, name := range []string{"build/cocos-manager", "build/cocos-computations", "build/cocos-cli", "cmd/manager/img/python.img", "cmd/manager/img/image.json"} {
 			away := h.path("away")
 			if err := os.Rename(h.path(name), away); err != nil {
 				t.Fatal(err)
@@ -248,12 +268,14 @@ func TestInstallRefuses(t *testing.T) {
 		}
 	})
 	t.Run("a program that does not tell its configuration", func(t *testing.T) {
-		h := newTree(t)
-		h.env = append(h.env, "DESTDIR="+h.path("root"))
-		h.program("cocos-manager", "exit 1")
-		h.refuses("cocos-manager env failed", "packaging/install", "install")
-		if _, err := os.Stat(h.path("root")); err == nil {
-			t.Errorf("something was installed: %q", h.files("root"))
+		for _, program := range []string{"cocos-manager", "cocos-computations"} {
+			h := newTree(t)
+			h.env = append(h.env, "DESTDIR="+h.path("root"))
+			h.program(program, "exit 1")
+			h.refuses(program+" env failed", "packaging/install", "install")
+			if _, err := os.Stat(h.path("root")); err == nil {
+				t.Errorf("something was installed: %q", h.files("root"))
+			}
 		}
 	})
 	t.Run("who is not root", func(t *testing.T) {
@@ -310,11 +332,11 @@ func TestPackagesAreReproducible(t *testing.T) {
 			}
 		}
 		out := h.must("packaging/deb", "out")
-		names := []string{h.path("out/cocos-manager_1.2.3_amd64.deb"), h.path("out/cocos-cli_1.2.3_amd64.deb")}
+		names := []string{h.path("out/cocos-manager_1.2.3_amd64.deb"), h.path("out/cocos-computations_1.2.3_amd64.deb"), h.path("out/cocos-cli_1.2.3_amd64.deb")}
 		if got := strings.Fields(out); !slices.Equal(got, names) {
 			t.Fatalf("it names %q, want %q", got, names)
 		}
-		if got := h.files("out"); len(got) != 2 {
+		if got := h.files("out"); len(got) != len(names) {
 			t.Errorf("it left %q", got)
 		}
 		for j, name := range names {
@@ -327,6 +349,64 @@ func TestPackagesAreReproducible(t *testing.T) {
 			} else if !bytes.Equal(b, first[j]) {
 				t.Errorf("try %d: %s differs", i, filepath.Base(name))
 			}
+		}
+	}
+}
+
+// Each file is in one package, and the service's holds nothing of a host's.
+func TestPackagesShareNoFile(t *testing.T) {
+	h := newTree(t)
+	holder := map[string]string{}
+	for _, deb := range strings.Fields(h.must("packaging/deb", "out")) {
+		name, _, _ := strings.Cut(filepath.Base(deb), "_")
+		for line := range strings.Lines(h.must("dpkg-deb", "--contents", deb)) {
+			f := strings.Fields(line)
+			if file := f[5]; !strings.HasSuffix(file, "/") {
+				if holder[file] != "" {
+					t.Errorf("%s is in %s and %s", file, holder[file], name)
+				}
+				holder[file] = name
+				if name == "cocos-computations" && !strings.Contains(file, name) {
+					t.Errorf("%s holds %s", name, file)
+				}
+				if file == "./etc/cocos/cocos-computations.env" && f[0] != "-rw-------" {
+					t.Errorf("the service's configuration, which may hold a password, is %s", f[0])
+				}
+			}
+		}
+		conffile := map[string]string{"cocos-manager": "/etc/cocos/cocos-manager.env\n", "cocos-computations": "/etc/cocos/cocos-computations.env\n"}[name]
+		if got, _ := h.run("dpkg-deb", "--info", deb, "conffiles"); conffile != "" && got != conffile {
+			t.Errorf("the configuration of %s is %q", name, got)
+		}
+	}
+	for _, file := range []string{"./usr/bin/cocos-computations", "./usr/lib/systemd/system/cocos-computations.service", "./usr/share/man/man8/cocos-computations.8.gz"} {
+		if holder[file] != "cocos-computations" {
+			t.Errorf("%s is in %q", file, holder[file])
+		}
+	}
+}
+
+// The units are such that systemd finds no fault with them, and confined.
+func TestUnitsAreSound(t *testing.T) {
+	for unit, most := range map[string]float64{"cocos-manager": 2.5, "cocos-computations": 2.5} {
+		h := newTree(t)
+		text := h.read("packaging/systemd/" + unit + ".service.in")
+		h.write(unit+".service", regexp.MustCompile(`/?@BINDIR@/cocos-[a-z]+`).ReplaceAllString(text, "/bin/true"))
+		// What it says of other units of this machine is not this test's; an unknown
+		// key is said, and does not fail.
+		out, _ := h.run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", h.path(unit+".service"))
+		if out != "" {
+			t.Errorf("systemd-analyze verify: %s", out)
+		}
+		out = h.must("systemd-analyze", "--no-pager", "security", "--offline=true", h.path(unit+".service"))
+		m := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+) `).FindStringSubmatch(out)
+		if m == nil {
+			t.Fatalf("systemd-analyze security: %s", out)
+		}
+		if level, err := strconv.ParseFloat(m[1], 64); err != nil || level > most {
+			t.Errorf("%s: the exposure level is %s, %v", unit, m[1], err)
+		} else {
+			t.Logf("%s: exposure level %s", unit, m[1])
 		}
 	}
 }
@@ -373,7 +453,7 @@ func TestVersionComesFromGit(t *testing.T) {
 func TestReleaseGathersEverything(t *testing.T) {
 	h := newTree(t)
 	h.must("packaging/release", "out/release")
-	want := []string{"SHA256SUMS", "bzImage", "cocos-agent", "cocos-cli", "cocos-cli_1.2.3_amd64.deb", "cocos-manager", "cocos-manager_1.2.3_amd64.deb", "disk.json", "disk.qcow2", "image.json", "python.img", "rootfs.cpio.gz"}
+	want := []string{"SHA256SUMS", "bzImage", "cocos-agent", "cocos-cli", "cocos-cli_1.2.3_amd64.deb", "cocos-computations", "cocos-computations_1.2.3_amd64.deb", "cocos-manager", "cocos-manager_1.2.3_amd64.deb", "disk.json", "disk.qcow2", "image.json", "python.img", "rootfs.cpio.gz"}
 	if got := h.files("out/release"); !slices.Equal(got, want) {
 		t.Errorf("it holds %q, want %q", got, want)
 	}

@@ -268,6 +268,71 @@ func TestPurgeSparesWhatIsNotItsOwn(t *testing.T) {
 	})
 }
 
+// Manager and service share /etc/cocos: who goes first leaves the other's alone.
+func TestPurgeSparesTheOthersConfiguration(t *testing.T) {
+	const service = "debian/cocos-computations.postrm"
+	for first, second := range map[string]string{purged: service, service: purged} {
+		t.Run(first, func(t *testing.T) {
+			h := lived(t)
+			h.tool("getent", `case "$*" in "passwd cocos") echo "cocos:x:997:997::`+h.path("var/lib/cocos")+`:/x";;
+				"passwd cocos-computations") echo "cocos-computations:x:998:998::`+h.path("var/lib/cocos-computations")+`:/x";; *) exit 2;; esac`)
+			h.write("etc/cocos/cocos-computations.env", "x")
+			h.write("etc/cocos/fullchain.pem", "x")
+			h.write("var/lib/cocos-computations/authority.pem", "x")
+			name := func(script string) string {
+				return strings.TrimSuffix(filepath.Base(script), ".postrm")
+			}
+			state := map[string]string{purged: "var/lib/cocos", service: "var/lib/cocos-computations"}
+			if out, err := h.run(first, "purge"); err != nil || !h.gone("etc/cocos/"+name(first)+".env", state[first]) ||
+				h.gone("etc/cocos/"+name(second)+".env") || h.gone("etc/cocos/fullchain.pem") || h.gone(state[second]) {
+				t.Errorf("the first: %v: %s", err, out)
+			}
+			if out, err := h.run(second, "purge"); err != nil || !h.gone("etc/cocos", state[second]) {
+				t.Errorf("the second: %v: %s", err, out)
+			}
+			if called := h.called(); !strings.Contains(called, "userdel cocos\n") || !strings.Contains(called, "userdel cocos-computations\n") {
+				t.Errorf("a user is still there:\n%s", called)
+			}
+		})
+	}
+}
+
+// A service that was removed keeps its records; one that still runs, or that was
+// installed from the source tree, loses none.
+func TestPurgeOfTheServiceSparesWhatIsNotItsOwn(t *testing.T) {
+	const script = "debian/cocos-computations.postrm"
+	lived := func(t *testing.T) *host {
+		h := newHost(t)
+		h.tool("getent", `case "$1" in passwd) echo "cocos-computations:x:998:998::`+h.path("var/lib/cocos-computations")+`:/x";; *) exit 2;; esac`)
+		h.write("etc/cocos/cocos-computations.env", "x")
+		h.write("var/lib/cocos-computations/authority.pem", "x")
+		return h
+	}
+	kept := func(t *testing.T, h *host, out string, err error) {
+		t.Helper()
+		if h.gone("etc/cocos/cocos-computations.env") || h.gone("var/lib/cocos-computations/authority.pem") {
+			t.Errorf("%v: %s\n%s", err, out, h.called())
+		}
+	}
+	h := lived(t)
+	out, err := h.run(script, "remove")
+	if kept(t, h, out, err); err != nil || strings.Contains(h.called(), "userdel") {
+		t.Errorf("removing: %v: %s", err, out)
+	}
+	h = lived(t)
+	h.write("usr/local/lib/systemd/system/cocos-computations.service", "x")
+	out, err = h.run(script, "purge")
+	if kept(t, h, out, err); err != nil || !strings.Contains(out, "source tree") {
+		t.Errorf("%v: %s", err, out)
+	}
+	h = lived(t)
+	h.tool("userdel", "echo 'userdel: user cocos-computations is currently used by process 7' >&2; exit 8")
+	out, err = h.run(script, "purge")
+	if kept(t, h, out, err); err == nil {
+		t.Errorf("it succeeds, and says %s", out)
+	}
+}
+
 // A unit that the operator has masked, and a user that was there before, do not
 // leave the package half-configured.
 func TestPackageIsConfigured(t *testing.T) {
@@ -277,5 +342,21 @@ func TestPackageIsConfigured(t *testing.T) {
 	out, err := h.run("debian/cocos-manager.postinst", "configure")
 	if err != nil || !strings.Contains(out, "masked") || !strings.Contains(out, "/home/cocos") {
 		t.Errorf("%v: %s", err, out)
+	}
+	out, err = h.run("debian/cocos-computations.postinst", "configure")
+	if err != nil || !strings.Contains(out, "masked") || !strings.Contains(out, "COMPUTATIONS_PUBLIC_URL") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// An upgrade restarts a service that runs, and starts none that doesn't.
+func TestUpgradeRestartsTheService(t *testing.T) {
+	for active, restarted := range map[string]bool{"exit 0": true, "exit 3": false} {
+		h := newHost(t)
+		h.tool("systemctl", `case "$*" in *is-active*) `+active+`;; esac`)
+		out, err := h.run("debian/cocos-computations.postinst", "configure", "1.0.0")
+		if err != nil || strings.Contains(h.called(), "systemctl restart cocos-computations.service") != restarted || strings.Contains(h.called(), "enable") {
+			t.Errorf("%s: %v: %s\n%s", active, err, out, h.called())
+		}
 	}
 }

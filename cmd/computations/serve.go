@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,19 +28,13 @@ import (
 	"github.com/ultravioletrs/cocos/internal/computations/userapi"
 	"github.com/ultravioletrs/cocos/internal/console"
 	"github.com/ultravioletrs/cocos/internal/oidc"
+	"github.com/ultravioletrs/cocos/internal/sdnotify"
 	"github.com/ultravioletrs/cocos/internal/store"
 	"github.com/ultravioletrs/cocos/internal/telemetry"
 )
 
-const (
-	// upkeepEvery is how often what has expired is deleted.
-	upkeepEvery = time.Minute
-	// Bounds of the console's HTTP server; live streams lift the last one.
-	headerTimeout = 10 * time.Second
-	readTimeout   = 30 * time.Second
-	idleTimeout   = 2 * time.Minute
-	headerBytes   = 16 << 10
-)
+// upkeepEvery is how often what has expired is deleted.
+const upkeepEvery = time.Minute
 
 // databaseFile is the embedded database in the data folder.
 const databaseFile = "cocos.db"
@@ -55,8 +50,8 @@ type parts struct {
 
 // open makes the data folder and opens what is in it.
 func open(ctx context.Context, s settings, log *slog.Logger) (*parts, error) {
-	if err := os.MkdirAll(s.dataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("COMPUTATIONS_DATA_DIR: %w", err)
+	if err := makeDataDir(s.dataDir); err != nil {
+		return nil, err
 	}
 	p := &parts{settings: s, log: log}
 	var err error
@@ -73,6 +68,26 @@ func open(ctx context.Context, s settings, log *slog.Logger) (*parts, error) {
 	return p, nil
 }
 
+// makeDataDir makes the data folder, where there is none. Another user's is refused:
+// files of this one in it would lock its service out.
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("COMPUTATIONS_DATA_DIR: %w", err)
+	}
+	return ownDataDir(dir, os.Geteuid())
+}
+
+func ownDataDir(dir string, user int) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("COMPUTATIONS_DATA_DIR: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != user {
+		return fmt.Errorf("COMPUTATIONS_DATA_DIR=%q belongs to user id %d, and you are %d: run this as the service's user; of the packaged service: systemd-run --pipe --quiet --uid=cocos-computations -p EnvironmentFile=/etc/cocos/cocos-computations.env cocos-computations …", dir, st.Uid, user)
+	}
+	return nil
+}
+
 // loginFlags are what cocos-cli can't know from the console's address alone.
 func (p *parts) loginFlags() []string {
 	var flags []string
@@ -83,6 +98,11 @@ func (p *parts) loginFlags() []string {
 		flags = append(flags, "--fingerprint", p.authority.Fingerprint())
 	}
 	return flags
+}
+
+// loginCommand signs in with a link, and takes an address of one's own.
+func (p *parts) loginCommand(link string) string {
+	return strings.Join(append([]string{"cocos-cli login", link, "--email YOU@EXAMPLE.ORG"}, p.loginFlags()...), " ")
 }
 
 func storeConfig(s settings, log *slog.Logger) store.Config {
@@ -114,12 +134,16 @@ func serve(ctx context.Context, s settings, stdout, stderr io.Writer) (err error
 	if err := f.listen(); err != nil {
 		return err
 	}
+	ready, err := sdnotify.Take()
+	if err != nil {
+		return errors.Join(err, f.close())
+	}
 	first, err := p.service.Bootstrap(ctx)
 	if err != nil {
 		return errors.Join(err, f.close())
 	}
 	f.greet(stdout, first)
-	return f.serve(ctx)
+	return f.serve(ctx, ready)
 }
 
 // faces are the servers that people and Managers meet.
@@ -155,10 +179,7 @@ func (p *parts) faces() (*faces, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.http = &http.Server{
-		Handler: f.console, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: headerBytes, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug), // strangers cause these
-	}
+	f.http = f.console.Server(f.console)
 	if p.tlsCert != "" {
 		f.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
 	}
@@ -175,7 +196,7 @@ func (p *parts) faces() (*faces, error) {
 	}
 	// The user API checks the size of its requests by itself, the fleet's bound
 	// comes last and holds.
-	options := slices.Concat(f.api.ServerOptions(), fleet.ServerOptions(),
+	options := slices.Concat([]grpc.ServerOption{grpc.ChainUnaryInterceptor(telemetry.UnaryServer)}, f.api.ServerOptions(), fleet.ServerOptions(),
 		[]grpc.ServerOption{grpc.Creds(credentials.NewTLS(p.authority.TLS(certificate)))})
 	f.grpc = grpc.NewServer(options...)
 	f.fleet.Register(f.grpc)
@@ -275,14 +296,14 @@ func (f *faces) greet(w io.Writer, first string) {
 	}
 	fmt.Fprintf(w, "Its data is in          %s\n", f.dataDir)
 	if first != "" {
-		fmt.Fprintf(w, "\nNobody has signed in yet. Become the first administrator with this link, which\nis good once, for a week:\n\n  %s\n", first)
+		fmt.Fprintf(w, "\nNobody has signed in yet. Become the first administrator with this link, which\nis good once, for a week:\n\n  %s\n\nor without a browser:\n\n  %s\n", first, f.loginCommand(first))
 	}
 	fmt.Fprintln(w)
 }
 
-// serve serves until ctx ends, and then ends in good order: nobody new, live
+// serve serves until ctx ends, having said that it is ready, and then ends in good order: nobody new, live
 // streams sent away, calls in progress finished, within the grace.
-func (f *faces) serve(ctx context.Context) error {
+func (f *faces) serve(ctx context.Context, ready func() error) error {
 	f.log.Info("the service starts", "version", version(), "console", f.publicURL, "grpc", f.grpcListener.Addr().String())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -304,6 +325,7 @@ func (f *faces) serve(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { return f.watch.serve(ctx, f.metricsListener) })
+	group.Go(ready) // what listens is served from here on
 	group.Go(func() error { f.upkeep(ctx); return nil })
 	group.Go(func() error { return f.fleet.Run(ctx) })
 	group.Go(func() error {

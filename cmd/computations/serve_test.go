@@ -148,6 +148,9 @@ func TestServeOnDefaults(t *testing.T) {
 			t.Errorf("%s: %d, want %q in it:\n%s", url, status, want, body)
 		}
 	}
+	if command := "cocos-cli login " + link + " --email YOU@EXAMPLE.ORG --grpc " + r.grpc + " --fingerprint sha256:"; !strings.Contains(r.out.String(), command) {
+		t.Errorf("it doesn't say %q:\n%s", command, r.out.String())
+	}
 	info, err := os.Stat(dir)
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the data folder: %v, %v", info, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -26,6 +27,18 @@ func opened(ctx context.Context, s settings, stderr io.Writer, f func(*parts) er
 		return err
 	}
 	return errors.Join(f(p), p.store.Close())
+}
+
+// openBeside opens the database to read it, also while a service has it open.
+func openBeside(ctx context.Context, s settings, log *slog.Logger) (*store.Store, error) {
+	cfg := storeConfig(s, log)
+	cfg.ReadOnly = true
+	if s.database == "" {
+		if err := ownDataDir(s.dataDir, os.Geteuid()); err != nil {
+			return nil, err
+		}
+	}
+	return store.Open(ctx, cfg)
 }
 
 // link prints a link with which an operator gets in.
@@ -63,9 +76,7 @@ func verifyAudit(ctx context.Context, s settings, _ []string, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	cfg := storeConfig(s, log)
-	cfg.ReadOnly = true
-	db, err := store.Open(ctx, cfg)
+	db, err := openBeside(ctx, s, log)
 	if err != nil {
 		return err
 	}
@@ -92,9 +103,7 @@ func backup(ctx context.Context, s settings, args []string, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	cfg := storeConfig(s, log)
-	cfg.ReadOnly = true
-	db, err := store.Open(ctx, cfg)
+	db, err := openBeside(ctx, s, log)
 	if err != nil {
 		return err
 	}
@@ -109,8 +118,8 @@ func restore(ctx context.Context, s settings, args []string, stdout, _ io.Writer
 	if s.database != "" {
 		return errors.New("restore fills the embedded database, and COMPUTATIONS_DATABASE names a server; use pg_restore there")
 	}
-	if err := os.MkdirAll(s.dataDir, 0o700); err != nil {
-		return fmt.Errorf("COMPUTATIONS_DATA_DIR: %w", err)
+	if err := makeDataDir(s.dataDir); err != nil {
+		return err
 	}
 	to := filepath.Join(s.dataDir, databaseFile)
 	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {

@@ -44,7 +44,7 @@ func table() config.Table[settings] {
 			Effect: "Form of the log: `text` for people, `json` for programs.",
 			Set:    config.OneOf(func(s *settings) *string { return &s.logFormat }, "text", "json")},
 		{Name: "COMPUTATIONS_DATA_DIR", Kind: "folder",
-			Effect: "Where the certificate authority and the embedded database are; made with mode 0700. Unset: `/var/lib/cocos-computations` for root, else `cocos-computations` in the user's data folder (`XDG_DATA_HOME`, or `~/.local/share`).",
+			Effect: "Where the certificate authority and the embedded database are; made with mode 0700. Unset: `/var/lib/cocos-computations` for root and the user whose it is, else `cocos-computations` in the user's data folder (`XDG_DATA_HOME`, or `~/.local/share`).",
 			Set:    config.Path(func(s *settings) *string { return &s.dataDir })},
 		{Name: "COMPUTATIONS_DATABASE", Kind: "URL", Secret: true,
 			Effect: "A PostgreSQL database, such as `postgres://cocos:PASSWORD@db.example.org/cocos?sslmode=verify-full`; several processes may share it. Unset: an embedded SQLite database in the data folder, for one process.",
@@ -93,7 +93,7 @@ func table() config.Table[settings] {
 			Effect: "OTLP collector to which spans are sent over HTTP, such as `http://localhost:4318/v1/traces`; unset: none.",
 			Set:    config.TraceURL(func(s *settings) *string { return &s.traceURL })},
 		{Name: "COCOS_JAEGER_TRACE_RATIO", Kind: "number", Unit: "0 to 1", Fallback: "1.0",
-			Effect: "Share of the runs that are traced.",
+			Effect: "Share of the calls, pages and runs that are traced.",
 			Set:    config.Ratio(func(s *settings) *float64 { return &s.traceRatio })},
 	}}
 }
@@ -155,9 +155,12 @@ func loopback(addr string) bool {
 	return err == nil && a.Addr().IsLoopback()
 }
 
+// packagedDataDir is the service's, where it runs as a system's.
+const packagedDataDir = "/var/lib/cocos-computations"
+
 func defaultDataDir() (string, error) {
-	if os.Geteuid() == 0 {
-		return "/var/lib/cocos-computations", nil
+	if os.Geteuid() == 0 || ownDataDir(packagedDataDir, os.Geteuid()) == nil {
+		return packagedDataDir, nil
 	}
 	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "cocos-computations"), nil

@@ -21,8 +21,12 @@ import (
 	"github.com/ultravioletrs/cocos/internal/computations"
 )
 
-// lookTimeout bounds a look at the database for readiness and metrics.
-const lookTimeout = 5 * time.Second
+const (
+	// lookTimeout bounds a look at the database for readiness and metrics.
+	lookTimeout = 5 * time.Second
+	// metricsTimeout bounds the reading of a request for them.
+	metricsTimeout = 10 * time.Second
+)
 
 // watch is health and metrics.
 type watch struct {
@@ -63,8 +67,8 @@ func (w *watch) serve(ctx context.Context, l net.Listener) error {
 		return nil
 	}
 	server := &http.Server{
-		Handler: w.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: readTimeout,
-		MaxHeaderBytes: headerBytes, ErrorLog: slog.NewLogLogger(w.parts.log.Handler(), slog.LevelDebug),
+		Handler: w.handler(), ReadHeaderTimeout: metricsTimeout, ReadTimeout: metricsTimeout, WriteTimeout: 3 * metricsTimeout, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(w.parts.log.Handler(), slog.LevelDebug),
 	}
 	// It ends last, so that a load balancer sees that this process is not ready.
 	stop := context.AfterFunc(ctx, func() {

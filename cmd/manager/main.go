@@ -20,6 +20,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/internal/manager"
 	"github.com/ultravioletrs/cocos/internal/qemu"
+	"github.com/ultravioletrs/cocos/internal/sdnotify"
 	"github.com/ultravioletrs/cocos/internal/shim"
 	"github.com/ultravioletrs/cocos/internal/telemetry"
 	"github.com/ultravioletrs/cocos/internal/vm"
@@ -99,7 +100,7 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ready, err := takeNotify()
+	ready, err := sdnotify.Take()
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -46,8 +48,8 @@ func activeRun(r Reader, computation ID) (*Run, error) {
 
 // StartRun has a frozen and approved computation run, as soon as a host can.
 func (s *Service) StartRun(ctx context.Context, who Identity, id ID) (Run, error) {
-	trace := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, trace)
+	parent, span := propagation.MapCarrier{}, trace.SpanFromContext(ctx)
+	propagation.TraceContext{}.Inject(ctx, parent)
 	return update(ctx, s, func(w Writer) (Run, error) {
 		x, err := s.onComputation(w, who, id, ComputationRun)
 		if err != nil {
@@ -64,7 +66,7 @@ func (s *Service) StartRun(ctx context.Context, who Identity, id ID) (Run, error
 		}
 		run := Run{
 			ID: NewID(), Computation: id, Workspace: x.workspace.ID, Number: 1, State: RunQueued, Reason: "waits for a host",
-			By: x.user.ID, TTL: x.computation.Draft.TTL, Trace: trace["traceparent"], Created: s.now(),
+			By: x.user.ID, TTL: x.computation.Draft.TTL, Trace: parent["traceparent"], Created: s.now(),
 		}
 		newest, err := w.Runs(RunFilter{Computation: id}, Page{Limit: 1})
 		if err != nil {
@@ -81,6 +83,7 @@ func (s *Service) StartRun(ctx context.Context, who Identity, id ID) (Run, error
 		if err := ServiceEvent(w, run.ID, s.now(), "run.queued", fmt.Sprintf("run %d was asked for by %s", run.Number, x.user.Email), nil); err != nil {
 			return Run{}, err
 		}
+		span.SetAttributes(attribute.String("cocos.run", string(run.ID)))
 		w.Signal(TopicQueue)
 		w.Signal(WorkspaceTopic(run.Workspace))
 		return run, s.did(w, &x, ComputationRun, run.ID, "computation", string(id), "digest", x.computation.Digest.String())

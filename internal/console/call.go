@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 )
 
 // call is one request on its way through a route's function.
@@ -54,11 +55,16 @@ var (
 )
 
 // serve makes a handler of a route: it finds out who asks, bounds the body,
-// turns errors into pages, and tells Observe.
+// turns errors into pages, tells Observe, and traces what ends by itself.
 func (c *Console) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := c.Now()
 		q := &call{c: c, w: &answer{ResponseWriter: w}, r: r, route: rt}
+		if !rt.stream { // that of a live page would last for days
+			ctx, done := telemetry.StartRequest(r.Context(), r.Method, rt.pattern)
+			q.r = r.WithContext(ctx)
+			defer func() { done(q.w.status) }()
+		}
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
 				q.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -150,6 +151,8 @@ func (s *sqliteDB) close() error {
 	}
 	return errors.Join(s.db.Close(), s.unlock())
 }
+
+func (s *sqliteDB) system() attribute.KeyValue { return attribute.String("db.system.name", "sqlite") }
 
 func (s *sqliteDB) check(ctx context.Context) error {
 	return s.view(ctx, func(se session) error {

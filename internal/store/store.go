@@ -25,7 +25,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 )
 
 // Config of a Store. Exactly one of URL and Path is set.
@@ -37,8 +40,8 @@ type Config struct {
 	// ReadOnly opens what is there already, also while a service has it open, and
 	// changes nothing.
 	ReadOnly bool
-	// Connections bounds how many transactions read at the same time, and on
-	// PostgreSQL also write; zero: 16.
+	// Connections bounds how many transactions read at the same time; on PostgreSQL
+	// half as many more write. Zero: 16.
 	Connections int
 	// Now is the clock of Entry.Committed; nil: time.Now.
 	Now func() time.Time
@@ -64,6 +67,8 @@ type database interface {
 	view(ctx context.Context, f func(session) error) error
 	update(ctx context.Context, locks []lock, f func(session) error) error
 	check(ctx context.Context) error
+	// system is what a span says of the database.
+	system() attribute.KeyValue
 	backup(ctx context.Context, path string) error
 	close() error
 }
@@ -156,9 +161,12 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 func (s *Store) Retries() int64 { return s.retries.Load() }
 
 // View runs f in a transaction that sees one state and changes nothing.
-func (s *Store) View(ctx context.Context, f func(computations.Reader) error) error {
-	for attempt := 1; ; attempt++ {
-		err := s.db.view(ctx, func(se session) error {
+func (s *Store) View(ctx context.Context, f func(computations.Reader) error) (err error) {
+	attempt := 1
+	ctx, done := telemetry.StartPart(ctx, "store.view", s.db.system())
+	defer func() { done(attempt, broke(err)) }()
+	for ; ; attempt++ {
+		err = s.db.view(ctx, func(se session) error {
 			x := &tx{session: se, now: s.now}
 			return x.end(f(x))
 		})
@@ -169,11 +177,14 @@ func (s *Store) View(ctx context.Context, f func(computations.Reader) error) err
 }
 
 // Update runs f in a transaction and again as long as others get in its way.
-func (s *Store) Update(ctx context.Context, f func(computations.Writer) error) error {
+func (s *Store) Update(ctx context.Context, f func(computations.Writer) error) (err error) {
 	var locks []lock
-	for attempt := 1; ; attempt++ {
+	attempt := 1
+	ctx, done := telemetry.StartPart(ctx, "store.update", s.db.system())
+	defer func() { done(attempt, broke(err)) }()
+	for ; ; attempt++ {
 		var topics []string
-		err := s.db.update(ctx, locks, func(se session) error {
+		err = s.db.update(ctx, locks, func(se session) error {
 			x := &tx{session: se, now: s.now, signals: map[string]bool{}}
 			if err := x.end(f(x)); err != nil {
 				return err
@@ -205,6 +216,14 @@ func (s *Store) Update(ctx context.Context, f func(computations.Writer) error) e
 			return errors.Join(ctx.Err(), err)
 		}
 	}
+}
+
+// broke tells an error of the database from what a use case says to its caller,
+// and from a caller who has left.
+func broke(err error) bool {
+	var one *computations.Error
+	var all computations.Errors
+	return err != nil && !errors.Is(err, computations.ErrNoRow) && !errors.Is(err, context.Canceled) && !errors.As(err, &one) && !errors.As(err, &all)
 }
 
 // pause waits a little longer each time, and never as long as another.

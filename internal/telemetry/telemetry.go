@@ -9,6 +9,8 @@
 //     so that no VM fills the log of its host or hides what others say.
 //   - Tracing never holds anybody up: spans wait in a bounded queue and are
 //     dropped when it is full or nobody takes them; that is said once.
+//   - A span says nothing of what a request holds: it has the names of methods,
+//     routes and codes, and ids of runs.
 //   - A span's identity can be given, so that processes which know the same
 //     names agree on it without having met.
 package telemetry

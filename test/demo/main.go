@@ -1,7 +1,8 @@
 // Command demo runs one computation of two people from end to end with nothing
-// but what users have: the binaries in build/, the guest image, the sample
-// computations server and the iris example. It prints each command that it runs,
-// and stops everything that it started.
+// but what users have: the binaries in build/, the guest image and the iris
+// example. It starts the Computation Management service on its embedded database,
+// prints each command that it runs, and stops and removes everything that it
+// started; with -keep service and Manager run on until Ctrl-C.
 //
 // The VM has the simulated TEE, which every host has. What the two people do is
 // what they would do with a real one.
@@ -13,6 +14,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,13 +24,15 @@ import (
 )
 
 func main() {
+	keep := flag.Bool("keep", false, "let the service and the Manager run on until Ctrl-C")
+	flag.Parse()
 	// A closed terminal and a reader of the output that went away (`| head`)
 	// end the demo in good order too.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	uninterrupted := context.AfterFunc(ctx, func() {
 		fmt.Fprintln(os.Stderr, "\ndemo: interrupted: stopping what was started ...")
 	})
-	err := run(ctx)
+	err := run(ctx, *keep)
 	uninterrupted()
 	stop()
 	if err != nil {
@@ -38,6 +42,7 @@ func main() {
 }
 
 const (
+	service   = "build/cocos-computations"
 	manager   = "build/cocos-manager"
 	cli       = "build/cocos-cli"
 	algorithm = "examples/iris/logistic_regression.py"
@@ -50,9 +55,9 @@ With SEV-SNP or TDX the same steps protect: docs/manager.md says what a host nee
 docs/threat-model.md what that is worth.
 `
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context, keep bool) (err error) {
 	began := time.Now()
-	for _, f := range []string{manager, cli, algorithm} {
+	for _, f := range []string{service, manager, cli, algorithm} {
 		if _, err := os.Stat(f); err != nil {
 			return fmt.Errorf("%w; start the demo with: make demo", err)
 		}
@@ -64,14 +69,14 @@ func run(ctx context.Context) (err error) {
 	d := &demo{dir: dir, ctx: ctx}
 	defer func() {
 		stopped := errors.Join(d.stopAll(), d.endLeft(leftGrace))
-		if interrupted := errors.Is(err, errInterrupted); stopped != nil || err != nil && !interrupted {
+		interrupted := errors.Is(err, errInterrupted)
+		if stopped != nil || err != nil && !interrupted {
 			err = errors.Join(err, stopped)
 			fmt.Fprintf(os.Stderr, "\nThe logs of the demo are kept in %s\n", dir)
 			return
-		} else if interrupted {
+		}
+		if interrupted || keep {
 			fmt.Fprintln(os.Stderr, "demo: all is stopped and removed")
-		} else {
-			fmt.Printf("\nThe demo took %s.\n", time.Since(began).Round(100*time.Millisecond))
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
@@ -81,21 +86,36 @@ func run(ctx context.Context) (err error) {
 		run   func() error
 	}{
 		{"Take the iris data out of Debian's scikit-learn package", d.data},
-		{"Alice brings the algorithm, Bob the data: each makes a key, and notes the other's", d.keys},
-		{"Start the sample computations server; it makes the manifest", d.server},
-		{"Alice and Bob look at the manifest, and approve it", d.approve},
-		{"Start the Manager; it boots a VM whose first process is the Agent", d.boot},
+		{"Start the service; with its first link Alice becomes its administrator", d.serve},
+		{"Alice lets this machine in as a host, by a one-time token", d.host},
+		{"Alice describes a computation: she brings the algorithm, Bob the data", d.describe},
+		{"Alice invites Bob, who describes his data", d.invite},
+		{"Alice freezes the manifest; both look at it, and approve it", d.approve},
+		{"Alice runs it: the Manager boots a VM whose first process is the Agent", d.boot},
 		{"Alice and Bob compute what the image measures as: only that will they accept", d.policy},
 		{"Upload over attested TLS; the VM proves itself first", d.upload},
 		{"Wait while the algorithm runs in the VM", d.wait},
-		{"Alice downloads the result, with its receipt", d.result},
-		{"Stop the VM, the Manager and the server", d.stopAll},
+		{"Alice downloads the result, with its receipt, and verifies it", d.result},
+		{"Alice ends the run, and its VM", d.endRun},
 	} {
 		if err := d.stage(s.title, s.run); err != nil {
 			return err
 		}
 	}
-	return d.report()
+	if !keep {
+		if err := d.stage("Stop the Manager and the service", d.stopAll); err != nil {
+			return err
+		}
+	}
+	if err := d.report(); err != nil {
+		return err
+	}
+	fmt.Printf("\nThe demo took %s.\n", time.Since(began).Round(100*time.Millisecond))
+	if keep {
+		return d.keep()
+	}
+	fmt.Printf("\nThe console was at %s; to look around in it: make demo KEEP=1\n", d.url)
+	return nil
 }
 
 // report prints what the computation found out.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -153,6 +154,8 @@ func values(kvs []*commonv1.KeyValue) map[string]string {
 		switch v := kv.GetValue().GetValue().(type) {
 		case *commonv1.AnyValue_StringValue:
 			out[kv.GetKey()] = v.StringValue
+		case *commonv1.AnyValue_IntValue:
+			out[kv.GetKey()] = strconv.FormatInt(v.IntValue, 10)
 		default:
 			out[kv.GetKey()] = fmt.Sprint(v)
 		}

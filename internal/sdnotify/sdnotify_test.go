@@ -1,4 +1,4 @@
-package main
+package sdnotify
 
 import (
 	"net"
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestNotifyTellsSystemd(t *testing.T) {
+func TestTellsSystemd(t *testing.T) {
 	dir, err := os.MkdirTemp("", "notify")
 	if err != nil {
 		t.Fatal(err)
@@ -22,7 +22,7 @@ func TestNotifyTellsSystemd(t *testing.T) {
 		}
 		defer conn.Close()
 		t.Setenv("NOTIFY_SOCKET", name)
-		ready, err := takeNotify()
+		ready, err := Take()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,9 +43,9 @@ func TestNotifyTellsSystemd(t *testing.T) {
 	}
 }
 
-func TestNotifyWithoutSystemd(t *testing.T) {
+func TestWithoutSystemd(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	ready, err := takeNotify()
+	ready, err := Take()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,11 +53,11 @@ func TestNotifyWithoutSystemd(t *testing.T) {
 		t.Error(err)
 	}
 	t.Setenv("NOTIFY_SOCKET", "vsock:2:1")
-	if _, err := takeNotify(); err == nil || !strings.Contains(err.Error(), "NOTIFY_SOCKET") {
+	if _, err := Take(); err == nil || !strings.Contains(err.Error(), "NOTIFY_SOCKET") {
 		t.Errorf("a socket of another kind: %v", err)
 	}
 	t.Setenv("NOTIFY_SOCKET", "/nonexistent/socket")
-	if ready, err = takeNotify(); err != nil {
+	if ready, err = Take(); err != nil {
 		t.Fatal(err)
 	}
 	if err := ready(); err == nil || !strings.Contains(err.Error(), "NOTIFY_SOCKET") {

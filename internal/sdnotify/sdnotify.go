@@ -1,4 +1,5 @@
-package main
+// Package sdnotify tells systemd that a program is ready (sd_notify(3)).
+package sdnotify
 
 import (
 	"fmt"
@@ -7,11 +8,10 @@ import (
 	"strings"
 )
 
-// takeNotify returns the function that tells systemd that the Manager is ready
-// (sd_notify(3)): VMs of earlier Managers were found and operators are served.
-// Without NOTIFY_SOCKET it does nothing. The variable goes, so that no shim
-// speaks for the Manager.
-func takeNotify() (ready func() error, err error) {
+// Take returns the function that tells systemd that this process is ready.
+// Without NOTIFY_SOCKET it does nothing. The variable goes, so that no child
+// speaks for its parent.
+func Take() (ready func() error, err error) {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
 		return func() error { return nil }, nil
@@ -25,11 +25,11 @@ func takeNotify() (ready func() error, err error) {
 	return func() error {
 		conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
 		if err != nil {
-			return fmt.Errorf("telling systemd that the Manager is ready (NOTIFY_SOCKET): %w", err)
+			return fmt.Errorf("telling systemd that this process is ready (NOTIFY_SOCKET): %w", err)
 		}
 		defer conn.Close()
 		if _, err := conn.Write([]byte("READY=1")); err != nil {
-			return fmt.Errorf("telling systemd that the Manager is ready (NOTIFY_SOCKET): %w", err)
+			return fmt.Errorf("telling systemd that this process is ready (NOTIFY_SOCKET): %w", err)
 		}
 		return nil
 	}, nil
