@@ -38,6 +38,7 @@ func newHost(t *testing.T, osRelease string) *host {
 	h.program("go", `case $2 in GOVERSION) echo go1.26.8 ;; GOTOOLCHAIN) echo auto ;; esac`)
 	h.program("gcc", `exit 0`)
 	h.program("chromium", `exit 0`)
+	h.program("systemd-analyze", `exit 0`)
 	h.program("id", `echo 1000`)
 	h.server()
 	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb", "sudo"} {
@@ -124,9 +125,10 @@ func TestDepsInstalls(t *testing.T) {
 		"as root": {"test", func(h *host) { noGCC(h); h.program("id", "echo 0"); h.remove("bin/sudo") },
 			"apt-get update -q\napt-get install -q -y --no-install-recommends gcc libc6-dev\n"},
 		"browser":          {"test", func(h *host) { h.remove("bin/chromium") }, "sudo apt-get update -q\nsudo apt-get install -q -y --no-install-recommends chromium\n"},
+		"unit checker":     {"test", func(h *host) { h.remove("bin/systemd-analyze") }, "sudo apt-get update -q\nsudo apt-get install -q -y --no-install-recommends systemd\n"},
 		"database":         {"test", noServer, "sudo apt-get update -q\nsudo apt-get install -q -y --no-install-recommends postgresql\n"},
 		"database on PATH": {"test", func(h *host) { noServer(h); h.program("postgres", "exit 0") }, ""},
-		"no compiler, browser and database for the demo": {"demo", func(h *host) { noGCC(h); noServer(h); h.remove("bin/chromium") }, ""},
+		"no compiler, browser and database for the demo": {"demo", func(h *host) { noGCC(h); noServer(h); h.remove("bin/chromium"); h.remove("bin/systemd-analyze") }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, debian)

@@ -68,7 +68,7 @@ func table() config.Table[settings] {
 			Effect: "PEM private key of that certificate.",
 			Set:    config.Path(func(s *settings) *string { return &s.tlsKey })},
 		{Name: "COMPUTATIONS_TRUSTED_PROXIES", Kind: "networks, with commas between them",
-			Effect: "Reverse proxies, such as `10.0.0.0/8`, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Unset: none.",
+			Effect: "Reverse proxies, such as `10.0.0.0/8`, whose `X-Forwarded-For` is believed. Unset: none.",
 			Set:    networks},
 		{Name: "COMPUTATIONS_METRICS_ADDR", Kind: "ADDRESS:PORT or none", Fallback: "127.0.0.1:9102",
 			Effect: "Where `/healthz`, `/readyz` and Prometheus' `/metrics` are.",

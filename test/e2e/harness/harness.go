@@ -144,6 +144,19 @@ func Verdict(f func(*eventv1.Event) server.Verdict) Option {
 // Start starts a server and a Manager.
 func Start(t testing.TB, opts ...Option) *Host {
 	t.Helper()
+	h := newHost(t)
+	h.env = append(h.env, "MANAGER_GRPC_URL="+h.serve(), "MANAGER_GRPC_SERVER_CA_CERTS="+filepath.Join(h.dir, "ca.pem"))
+	for _, o := range opts {
+		o(h)
+	}
+	t.Cleanup(h.end)
+	h.StartManager()
+	return h
+}
+
+// newHost is one whose Manager does not run yet, and knows of no server.
+func newHost(t testing.TB) *Host {
+	t.Helper()
 	Image(t, "image.json")
 	bin, err := built()
 	if err != nil {
@@ -162,11 +175,8 @@ func Start(t testing.TB, opts ...Option) *Host {
 		}
 		os.RemoveAll(dir)
 	})
-	address := h.serve()
 	port := 20000 + 20*rand.IntN(500) // tests of other packages run beside this one
 	h.env = []string{
-		"MANAGER_GRPC_URL=" + address,
-		"MANAGER_GRPC_SERVER_CA_CERTS=" + filepath.Join(dir, "ca.pem"),
 		"MANAGER_STATE_DIR=" + h.StateDir,
 		"MANAGER_LOG_LEVEL=debug",
 		"MANAGER_HTTP_ADDR=none",
@@ -174,11 +184,6 @@ func Start(t testing.TB, opts ...Option) *Host {
 		fmt.Sprintf("MANAGER_QEMU_HOST_FWD_AGENT=%d", port),
 		fmt.Sprintf("MANAGER_QEMU_HOST_FWD_RANGE=%d-%d", port, port+19),
 	}
-	for _, o := range opts {
-		o(h)
-	}
-	t.Cleanup(h.end)
-	h.StartManager()
 	return h
 }
 
@@ -316,6 +321,11 @@ func (h *Host) end() {
 				h.t.Errorf("stopping run %s: %v", r.ID, err)
 			}
 			cancel()
+		}
+	}
+	if h.Server == nil && h.manager != nil {
+		if _, _, err := h.CLI("manager", "stop", "--all", "--wait", "--yes"); err != nil {
+			h.t.Errorf("stopping what runs: %v", err)
 		}
 	}
 	if h.manager != nil {

@@ -1,9 +1,17 @@
 package harness
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
 
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -36,9 +44,48 @@ func (h *Host) NewParty(name string) *Party {
 	return p
 }
 
+// NewPerson is NewParty for somebody who has to do with no Host.
+func NewPerson(t testing.TB, name string) *Party {
+	t.Helper()
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (&Host{t: t, bin: bin}).NewParty(name)
+}
+
+func (p *Party) env() []string { return []string{"COCOS_HOME=" + filepath.Join(p.Dir, "home")} }
+
 // CLI runs cocos-cli as this person.
 func (p *Party) CLI(args ...string) (stdout, stderr string, err error) {
-	return p.h.cli([]string{"COCOS_HOME=" + filepath.Join(p.Dir, "home")}, args...)
+	return p.h.cli(p.env(), args...)
+}
+
+// Follow starts cocos-cli as this person and returns its standard output as it
+// comes, and what waits for its end; the test's end is that, too.
+func (p *Party) Follow(args ...string) (stdout io.Reader, wait func() error) {
+	p.h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), RunLimit)
+	cmd := exec.CommandContext(ctx, filepath.Join(p.h.bin, "cocos-cli"), args...)
+	cmd.Env = append(os.Environ(), p.env()...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		cancel()
+		p.h.t.Fatal(err)
+	}
+	wait = sync.OnceValue(func() error {
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("cocos-cli %s: %w\n%s", strings.Join(args, " "), err, said.String())
+		}
+		return nil
+	})
+	p.h.t.Cleanup(func() { cancel(); _ = wait() })
+	return out, wait
 }
 
 // MustCLI is CLI that must succeed.

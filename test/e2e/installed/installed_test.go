@@ -83,9 +83,11 @@ func fill(t *testing.T, payload string) {
 		{"run", "./test/e2e/installed/inside/run", "-s -w"},
 		{"computations", "./test/computations", "-s -w"},
 		{"source/build/cocos-manager", "./cmd/manager", ""},
+		{"source/build/cocos-computations", "./cmd/computations", "-s -w"},
 		{"source/build/cocos-cli", "./cmd/cli", ""},
 		// The same program in other bytes: an upgrade must replace it.
 		{"newer/cocos-manager", "./cmd/manager", "-s -w"},
+		{"newer/cocos-computations", "./cmd/computations", "-s -w"},
 		{"newer/cocos-cli", "./cmd/cli", "-s -w"},
 	} {
 		command(t, nil, "go", "build", "-trimpath", "-ldflags="+b.flags, "-o", filepath.Join(payload, b.to), b.pkg)

@@ -1,6 +1,7 @@
 // Package inside is what happens in the VM that boots systemd: the Manager is
 // installed from the source tree and taken away again, then installed as Debian
-// packages, run with a VM of its own, upgraded under that VM, and removed.
+// packages, run with a VM of its own, upgraded under that VM, and removed; and the
+// service beside it.
 //
 // The steps run as root, in order; each relies on those before it. What they do
 // is told line by line, for a person and for the test on the host, which knows
@@ -38,6 +39,7 @@ var steps = []step{
 	{"install packages", installPackages},
 	{"unit is sound and hardened", unitIsHardened},
 	{"manual pages", manualPages},
+	{"the service", theService},
 	{"run a VM", runVM},
 	{"VM is confined", vmIsConfined},
 	{"operator sees what happens", operatorSees},

@@ -16,11 +16,14 @@ import (
 // mostExposed is where `systemd-analyze security` must stay below.
 const mostExposed = 5.0
 
-// debs are the packages of one version, "old" or "new".
+// packages are what the Debian packages are called.
+var packages = []string{"cocos-cli", "cocos-computations", "cocos-manager"}
+
+// debs are the packages of one version, "old" or "new", in that order.
 func debs(version string) ([]string, error) {
 	names, err := filepath.Glob(filepath.Join(payload, version, "*.deb"))
-	if err == nil && len(names) != 2 {
-		err = fmt.Errorf("%d packages are in the payload, not 2", len(names))
+	if err == nil && len(names) != len(packages) {
+		err = fmt.Errorf("%d packages are in the payload, not %d", len(names), len(packages))
 	}
 	return names, err
 }
@@ -30,7 +33,7 @@ func installPackages(w *world) error {
 	if err != nil {
 		return err
 	}
-	if err := w.says([]string{"edit " + envFile}, "dpkg", append([]string{"--install"}, names...)...); err != nil {
+	if err := w.says([]string{"edit " + envFile, "edit " + serviceEnvFile}, "dpkg", append([]string{"--install"}, names...)...); err != nil {
 		return err
 	}
 	for _, err := range []error{
@@ -55,7 +58,7 @@ func installPackages(w *world) error {
 	if err := contains(out, "the Debian package is installed"); err != nil {
 		return err
 	}
-	out, err = w.command("dpkg", "--verify", "cocos-manager", "cocos-cli")
+	out, err = w.command("dpkg", append([]string{"--verify"}, packages...)...)
 	if err == nil && out != "" {
 		err = errors.New("dpkg finds installed files that differ from the packages'")
 	}
@@ -66,32 +69,39 @@ var exposure = regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+) `)
 
 func unitIsHardened(w *world) error {
 	// An unknown key is told and does not fail: silence is what counts.
-	out, err := w.command("systemd-analyze", "verify", unit, "cocos-vms.service")
+	out, err := w.command("systemd-analyze", "verify", unit, "cocos-vms.service", serviceUnit)
 	if err != nil {
 		return err
 	}
 	if out != "" {
 		return errors.New("systemd-analyze verify is not silent")
 	}
-	out, err = w.command("systemd-analyze", "--no-pager", "security", unit)
-	if err != nil {
-		return err
+	for _, name := range []string{unit, serviceUnit} {
+		out, err := w.command("systemd-analyze", "--no-pager", "security", name)
+		if err != nil {
+			return err
+		}
+		m := exposure.FindStringSubmatch(out)
+		if m == nil {
+			return errors.New("systemd-analyze security tells no exposure level")
+		}
+		level, err := strconv.ParseFloat(m[1], 64)
+		if err == nil && level >= mostExposed {
+			err = fmt.Errorf("the exposure level of %s is %v, not below %v", name, level, mostExposed)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	m := exposure.FindStringSubmatch(out)
-	if m == nil {
-		return errors.New("systemd-analyze security tells no exposure level")
-	}
-	level, err := strconv.ParseFloat(m[1], 64)
-	if err == nil && level >= mostExposed {
-		err = fmt.Errorf("the unit's exposure level is %v, not below %v", level, mostExposed)
-	}
-	return err
+	return nil
 }
 
 func manualPages(w *world) error {
 	for _, page := range []struct{ name, section, says string }{
 		{"cocos-manager", "8", "MANAGER_GRPC_URL"},
 		{"cocos-manager.env", "5", "#MANAGER_QEMU_MEMORY_SIZE="},
+		{"cocos-computations", "8", "COMPUTATIONS_PUBLIC_URL"},
+		{"cocos-computations.env", "5", "#COMPUTATIONS_DATABASE="},
 		{"cocos-cli", "1", "--manifest-digest"},
 	} {
 		out, err := w.commandQuietly("man", "-w", page.section, page.name)
@@ -137,8 +147,8 @@ func upgradeUnderVM(w *world) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(filepath.Base(names[1]), "_"+out+"_") {
-		return fmt.Errorf("version %s is installed and not that of %s", out, names[1])
+	if !strings.Contains(filepath.Base(names[2]), "_"+out+"_") {
+		return fmt.Errorf("version %s is installed and not that of %s", out, names[2])
 	}
 	if now, err := os.ReadFile(envFile); err != nil || string(now) != string(edited) {
 		return fmt.Errorf("%s was edited, and the upgrade has changed it (%v)", envFile, err)
@@ -164,7 +174,7 @@ func removePackages(w *world) error {
 	if err := w.server.wait(vm.EventBooting); err != nil {
 		return err
 	}
-	if _, err := w.command("dpkg", "--remove", "cocos-manager", "cocos-cli"); err != nil {
+	if _, err := w.command("dpkg", append([]string{"--remove"}, packages...)...); err != nil {
 		return err
 	}
 	left, err := ofUnit()
@@ -179,8 +189,10 @@ func removePackages(w *world) error {
 		return err
 	}
 	for _, err := range []error{
-		wantGone("/usr/bin/cocos-manager", "/usr/bin/cocos-cli", "/usr/lib/systemd/system/"+unit, stateDir+"/img", stateDir+"/vms/"+w.server.run, "/run/cocos"),
+		wantGone("/usr/bin/cocos-manager", "/usr/bin/cocos-computations", "/usr/bin/cocos-cli", "/usr/lib/systemd/system/"+unit, "/usr/lib/systemd/system/"+serviceUnit, stateDir+"/img", stateDir+"/vms/"+w.server.run, "/run/cocos"),
 		wantFile(envFile, 0o644, "root"),
+		wantFile(serviceEnvFile, 0o600, "root"),
+		wantFile(serviceDir+"/authority.pem", 0o600, serviceOwner),
 		wantFile(filepath.Join(stateDir, vm.EndedFile), 0o600, owner),
 		wantProperty("LoadState", "not-found"),
 		w.server.end(),
@@ -193,17 +205,19 @@ func removePackages(w *world) error {
 }
 
 func purgePackages(w *world) error {
-	if _, err := w.command("dpkg", "--purge", "cocos-manager", "cocos-cli"); err != nil {
+	if _, err := w.command("dpkg", append([]string{"--purge"}, packages...)...); err != nil {
 		return err
 	}
-	if err := wantGone("/etc/cocos", stateDir); err != nil {
+	if err := wantGone("/etc/cocos", stateDir, serviceDir); err != nil {
 		return err
 	}
-	if u, err := user.Lookup(owner); err == nil {
-		return fmt.Errorf("the user %s is still there, with id %s", owner, u.Uid)
-	}
-	if g, err := user.LookupGroup(owner); err == nil {
-		return fmt.Errorf("the group %s is still there, with id %s", owner, g.Gid)
+	for _, name := range []string{owner, serviceOwner} {
+		if u, err := user.Lookup(name); err == nil {
+			return fmt.Errorf("the user %s is still there, with id %s", name, u.Uid)
+		}
+		if g, err := user.LookupGroup(name); err == nil {
+			return fmt.Errorf("the group %s is still there, with id %s", name, g.Gid)
+		}
 	}
 	out, err := w.command("systemctl", "--no-pager", "--no-legend", "list-units", "--all", "cocos*")
 	if err != nil {

@@ -43,10 +43,13 @@ func makeInstall(w *world) error {
 		return err
 	}
 	for _, err := range []error{
-		contains(out, "Edit "+envFile, "make run"),
+		contains(out, "Edit "+envFile, "make run", "systemctl enable --now "+serviceUnit),
 		wantFile("/usr/local/bin/cocos-manager", 0o755, "root"),
 		wantFile("/usr/local/bin/cocos-cli", 0o755, "root"),
+		wantFile("/usr/local/bin/cocos-computations", 0o755, "root"),
 		wantFile(envFile, 0o644, "root"),
+		wantFile(serviceEnvFile, 0o600, "root"),
+		wantFile(serviceDir, os.ModeDir|0o700, serviceOwner),
 		wantFile(stateDir, os.ModeDir|0o700, owner),
 		wantFile(stateDir+"/img/python.img", 0o644, "root"),
 		wantProperty("FragmentPath", "/usr/local/lib/systemd/system/"+unit),
@@ -69,7 +72,7 @@ func packageRefused(w *world) error {
 	if err != nil {
 		return err
 	}
-	out, err := w.command("dpkg", "--install", names[1])
+	out, err := w.command("dpkg", "--install", names[2])
 	if err == nil {
 		return errors.New("the package is installed over what make has installed")
 	}
@@ -166,7 +169,7 @@ func makeUninstall(w *world) error {
 	if err := contains(out, "kept "+envFile, "kept "+stateDir); err != nil {
 		return err
 	}
-	if err := wantGone("/usr/local/bin/cocos-manager", stateDir+"/img"); err != nil {
+	if err := wantGone("/usr/local/bin/cocos-manager", "/usr/local/bin/cocos-computations", serviceDir, serviceEnvFile, stateDir+"/img"); err != nil {
 		return err
 	}
 	if err := wantProperty("LoadState", "not-found"); err != nil {
@@ -176,7 +179,7 @@ func makeUninstall(w *world) error {
 	if err := wantSame(w.before, "/usr/local", "/etc/cocos", stateDir, "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"); err != nil {
 		return err
 	}
-	for _, command := range [][]string{{"rm", "-r", "/etc/cocos", stateDir}, {"userdel", owner}} {
+	for _, command := range [][]string{{"rm", "-r", "/etc/cocos", stateDir}, {"userdel", owner}, {"userdel", serviceOwner}} {
 		if _, err := w.command(command[0], command[1:]...); err != nil {
 			return err
 		}
