@@ -193,7 +193,7 @@ Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 		{"With the VM of a run:", []*cobra.Command{
 			a.attestationCmd(), a.algoCmd(), a.dataCmd(), a.stateCmd(), a.eventsCmd(), a.logsCmd(), a.resultCmd(),
 		}},
-		{"For those who run a host or a service:", []*cobra.Command{a.managerCmd(), a.hostsCmd()}},
+		{"For those who run a host or a service:", []*cobra.Command{a.managerCmd(), a.hostsCmd(), a.usersCmd(), a.settingsCmd()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
 		for _, c := range g.commands {

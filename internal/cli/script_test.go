@@ -46,6 +46,9 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("COCOS_HOME", filepath.Join(e.WorkDir, "home"))
+			// A script's commands are this binary again, and a script's
+			// environment is otherwise empty.
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

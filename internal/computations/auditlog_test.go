@@ -19,7 +19,7 @@ import (
 // readers change nothing that anybody would ask about later.
 var readers = []string{
 	"Asset", "Assets", "Audit", "Authenticate", "Computation", "Computations", "CountComputations", "Credentials", "DryRun", "EnrolTokens", "Entries",
-	"ExportComputation", "Host", "Hosts", "InvitationByLink", "InvitationLink", "Invitations", "Keys", "LinkInfo", "LoginCommand", "Members", "MyInvitations",
+	"ExportComputation", "Host", "Hosts", "Invitation", "InvitationByLink", "InvitationLink", "Invitations", "Keys", "LinkInfo", "LoginCommand", "Members", "MyInvitations",
 	"Name", "Receipt", "Run", "Runs", "Settings", "Upkeep", "Users", "VerifyAudit", "Watch", "Workspace", "Workspaces",
 }
 

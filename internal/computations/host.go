@@ -48,6 +48,9 @@ type HostReport struct {
 	// Closed: it takes no runs at present, for it shuts down, or has just said that
 	// it has no room.
 	Closed bool `json:"closed,omitzero"`
+	// Refusals is this service's own count: how often it said that it has no room,
+	// though it had told of some, since it last accepted a run.
+	Refusals int `json:"refusals,omitzero"`
 	// MemoryFree and MemoryTotal in bytes; Load is its one-minute average.
 	MemoryFree  int64     `json:"memory_free,omitzero"`
 	MemoryTotal int64     `json:"memory_total,omitzero"`

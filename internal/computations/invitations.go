@@ -221,6 +221,14 @@ func (s *Service) Invitations(ctx context.Context, who Identity, workspace ID) (
 	})
 }
 
+// Invitation is one that the asker oversees or has sent.
+func (s *Service) Invitation(ctx context.Context, who Identity, id ID) (Invitation, error) {
+	return view(ctx, s, func(r Reader) (Invitation, error) {
+		x, err := s.onInvitation(r, who, id, InvitationList)
+		return withoutHash(x.invitation), err
+	})
+}
+
 // ResendInvitation gives a pending or expired invitation a new secret and a new
 // time; the old secret dies. Who sends it again stands for it from now on.
 func (s *Service) ResendInvitation(ctx context.Context, who Identity, id ID) (secret string, err error) {

@@ -77,7 +77,8 @@ func obstacleOf(run *Run, image string, h *Host, now time.Time) obstacle {
 }
 
 // Place chooses the host for a run of a manifest with this TEE, made from this
-// draft: the one that is least busy among those that have TEE, image and room.
+// draft: the one that is least busy among those that have TEE, image and room, and
+// have not said of late that they had no room after all.
 // Plain runs go to hosts with a TEE only where no other can take them. Where none
 // can, the ID is empty and the reason says why, for people.
 func Place(run Run, draft Draft, tee manifest.TEE, hosts []Host, now time.Time) (host ID, reason string) {
@@ -104,7 +105,7 @@ func Place(run Run, draft Draft, tee manifest.TEE, hosts []Host, now time.Time) 
 		if tee == manifest.TEENone {
 			spare = cmp.Compare(len(a.Report.TEEs), len(b.Report.TEEs))
 		}
-		return cmp.Or(spare, cmp.Compare(a.busy(), b.busy()), cmp.Compare(a.Report.Load, b.Report.Load), strings.Compare(string(a.ID), string(b.ID)))
+		return cmp.Or(cmp.Compare(a.Report.Refusals, b.Report.Refusals), spare, cmp.Compare(a.busy(), b.busy()), cmp.Compare(a.Report.Load, b.Report.Load), strings.Compare(string(a.ID), string(b.ID)))
 	})
 	return best.ID, "offered to " + best.Name
 }

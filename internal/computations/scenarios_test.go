@@ -125,6 +125,7 @@ var scenarios = map[string]scenario{
 		return empty2(s.Invite(s.ctx, who, c.Invite{Workspace: s.ws.ID}))
 	}),
 	"Invitations":        inWorkspace(c.InvitationList, func(s *stage, who c.Identity) error { return empty(s.Invitations(s.ctx, who, s.ws.ID)) }),
+	"Invitation":         onInvitation(c.InvitationList, func(s *stage, who c.Identity) error { return empty(s.Invitation(s.ctx, who, s.invitationID)) }),
 	"ResendInvitation":   onInvitation(c.InvitationResend, func(s *stage, who c.Identity) error { return empty(s.ResendInvitation(s.ctx, who, s.invitationID)) }),
 	"WithdrawInvitation": onInvitation(c.InvitationWithdraw, func(s *stage, who c.Identity) error { return s.WithdrawInvitation(s.ctx, who, s.invitationID) }),
 	"Audit": inWorkspace(c.AuditRead, func(s *stage, who c.Identity) error {

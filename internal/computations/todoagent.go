@@ -2,21 +2,13 @@ package computations
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
 // policyFile is what the commands call a participant's policy.
 const policyFile = "policy.json"
-
-var (
-	agentHost = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.:-]*$`)
-	agentKey  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-)
 
 // take is what parties do with a run that hasn't ended.
 func (t *steps) take(run *Run) {
@@ -102,21 +94,14 @@ func (t *steps) file(asset ID, otherwise string) string {
 // evidence says who it is, else the key that the host told does. The values come
 // from the host: where they are no address and no key there are no flags.
 func (r *Run) AgentFlags(attested bool) (flags []string, ok bool) {
-	host, port, err := net.SplitHostPort(r.AgentAddress)
-	if err != nil {
-		return nil, false
-	}
-	if _, err := netip.ParseAddr(host); (err != nil || strings.Contains(host, "%")) && !agentHost.MatchString(host) {
-		return nil, false
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+	if !IsAgentAddress(r.AgentAddress) {
 		return nil, false
 	}
 	flags = []string{"--agent", r.AgentAddress}
 	if attested {
 		return flags, true
 	}
-	if !agentKey.MatchString(r.AgentKey) {
+	if !IsAgentKey(r.AgentKey) {
 		return nil, false
 	}
 	return append(flags, "--agent-key", r.AgentKey), true

@@ -106,26 +106,30 @@ func (q *call) invited(inv computations.Invitation, secret string) error {
 	return q.page("invited", v)
 }
 
-// invitationOf finds an invitation among those that the asker sees.
-func (q *call) invitationOf(ws computations.ID) (*place, computations.Invitation, error) {
-	in, err := q.in(ws)
+// invitationOf finds an invitation into the workspace that the asker oversees or
+// has sent.
+func (q *call) invitationOf() (*place, computations.Invitation, error) {
+	inv, err := q.c.Service.Invitation(q.r.Context(), q.who, q.id("invitation"))
 	if err != nil {
 		return nil, computations.Invitation{}, err
 	}
-	all, err := q.c.Service.Invitations(q.r.Context(), q.who, in.ID)
-	if err != nil {
-		return nil, computations.Invitation{}, err
+	if inv.Workspace != q.id("workspace") {
+		return nil, computations.Invitation{}, errNoPage
 	}
-	for _, inv := range all {
-		if inv.ID == q.id("invitation") {
-			return in, inv, nil
-		}
+	in, err := q.in(inv.Workspace)
+	return in, inv, err
+}
+
+// invitationsAt is the page that lists an invitation for whoever may look after it.
+func invitationsAt(in *place, inv *computations.Invitation) string {
+	if inv.Computation != "" && !in.Oversees() {
+		return "/c/" + string(inv.Computation) + "/people"
 	}
-	return nil, computations.Invitation{}, &computations.Error{Kind: computations.NotFound, Message: "there is no such invitation"}
+	return "/w/" + string(in.ID) + "/members"
 }
 
 func resendInvitation(q *call) error {
-	_, inv, err := q.invitationOf(q.id("workspace"))
+	_, inv, err := q.invitationOf()
 	if err != nil {
 		return err
 	}
@@ -133,7 +137,7 @@ func resendInvitation(q *call) error {
 	if err != nil {
 		return err
 	}
-	_, inv, err = q.invitationOf(q.id("workspace"))
+	_, inv, err = q.invitationOf()
 	if err != nil {
 		return err
 	}
@@ -141,24 +145,24 @@ func resendInvitation(q *call) error {
 }
 
 func askWithdraw(q *call) error {
-	in, inv, err := q.invitationOf(q.id("workspace"))
+	in, inv, err := q.invitationOf()
 	if err != nil {
 		return err
 	}
-	back := "/w/" + string(in.ID) + "/members"
-	return q.ask(view{Title: "Withdraw the invitation?", Section: "members", In: in, Above: []link{{"Members", back}}}, question{
+	back := invitationsAt(in, &inv)
+	return q.ask(view{Title: "Withdraw the invitation?", Section: "members", In: in, Above: []link{{"Invitations", back}}}, question{
 		Texts:  []string{"The link that was sent to " + inv.Email + " stops working. You can invite the person again."},
 		Action: "Withdraw the invitation", To: "/w/" + string(in.ID) + "/invitations/" + string(inv.ID) + "/withdraw", Back: back, Danger: true,
 	})
 }
 
 func withdraw(q *call) error {
-	_, inv, err := q.invitationOf(q.id("workspace"))
+	in, inv, err := q.invitationOf()
 	if err != nil {
 		return err
 	}
 	if err := q.c.Service.WithdrawInvitation(q.r.Context(), q.who, inv.ID); err != nil {
 		return err
 	}
-	return q.done("/w/"+string(inv.Workspace)+"/members", "withdrawn")
+	return q.done(invitationsAt(in, &inv), "withdrawn")
 }

@@ -346,3 +346,45 @@ func TestFilterIsTheStores(t *testing.T) {
 		}
 	}
 }
+
+// TestEditorLooksAfterInvitations: who invites into a computation, and is no more
+// than a member, makes a new link and withdraws on the page of its people; another
+// member can't.
+func TestEditorLooksAfterInvitations(t *testing.T) {
+	w := newWorld(t)
+	people := w.path("/c/{complete}/people", false)
+	edith := w.browse("edith")
+	if r := edith.post(w.path("/w/{workspace}/invitations/new", false), url.Values{
+		"email": {"late@example.org"}, "role": {"member"}, "computation": {string(w.things["complete"])}, "parts": {"viewer"},
+	}); r.status != http.StatusOK || !strings.Contains(r.body, "/invitation/ci_") {
+		t.Fatalf("inviting: %d\n%s", r.status, text(r.body))
+	}
+	page := edith.get(people).body
+	action := regexp.MustCompile(`/w/[0-9a-f-]+/invitations/[0-9a-f-]+/(resend|withdraw)`).FindAllString(page, -1)
+	if len(action) != 2 || !strings.Contains(page, "late@example.org") {
+		t.Fatalf("the page offers %q\n%s", action, text(page))
+	}
+	for _, other := range []string{"carl", "dora"} { // the creator, and a member with a part
+		if r := w.browse(other).post(action[0], url.Values{}); r.status != http.StatusNotFound {
+			t.Errorf("%s makes a new link of another's invitation: %d", other, r.status)
+		}
+		if r := w.browse(other).post(action[1], url.Values{}); r.status != http.StatusNotFound {
+			t.Errorf("%s withdraws another's invitation: %d", other, r.status)
+		}
+	}
+	if strings.Contains(w.browse("carl").get(people).body, "/resend") {
+		t.Error("the creator is offered what only the inviter may do")
+	}
+	if r := edith.post(action[0], url.Values{}); r.status != http.StatusOK || !strings.Contains(r.body, "/invitation/ci_") {
+		t.Errorf("a new link: %d\n%s", r.status, text(r.body))
+	}
+	if r := edith.get(action[1]); r.status != http.StatusOK || !strings.Contains(r.body, people) {
+		t.Errorf("asking first: %d\n%s", r.status, text(r.body))
+	}
+	if r := edith.post(action[1], url.Values{}); r.status >= 400 {
+		t.Errorf("withdrawing: %d\n%s", r.status, text(r.body))
+	}
+	if strings.Contains(edith.get(people).body, "late@example.org") {
+		t.Error("a withdrawn invitation still waits")
+	}
+}

@@ -339,7 +339,7 @@ func (p *process) killed(t *testing.T) {
 	err := p.cmd.Wait()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("the Manager was not killed at its point: %v", err)
+		t.Fatalf("the process was not killed at its point: %v", err)
 	}
 }
 

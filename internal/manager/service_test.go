@@ -266,15 +266,16 @@ func (l *serviceLab) finished() {
 
 // servicePoints are the service's steps, each with the times at which it dies
 // there: between the choice of a host and the request, between what arrives, its
-// commit and its acknowledgement.
+// commit and its acknowledgement. There are nine events, whatever the batches in
+// which they are committed: each point is reached.
 var servicePoints = map[string][]int{
 	"host.connected":   {1, 2},
 	"queue.offered":    {1},
 	"request.sending":  {1},
-	"item.received":    {1, 2, 3, 5, 8},
-	"batch.committing": {1, 2, 3, 4, 6},
-	"batch.committed":  {1, 2, 3, 4, 6},
-	"ack.sent":         {1, 2, 4, 7},
+	"item.received":    {1, 2, 5},
+	"event.committing": {1, 2, 5, 9},
+	"event.committed":  {1, 2, 5, 9},
+	"ack.sent":         {1, 5, 9},
 }
 
 // TestServiceKilledAtEachStep: a run that waits is handed over once, to one of two
@@ -317,7 +318,7 @@ func TestManagerKilledUnderTheService(t *testing.T) {
 // of its own, the other at whatever it does then.
 func TestBothKilledUnderEachOther(t *testing.T) {
 	for _, c := range [][2]string{
-		{"run.committed 1", "item.received 1"}, {"run.replied 1", "batch.committing 2"}, {"event.sent 4", "batch.committed 3"},
+		{"run.committed 1", "item.received 1"}, {"run.replied 1", "event.committing 3"}, {"event.sent 4", "event.committed 4"},
 		{"ack.received 3", "ack.sent 5"}, {"run.ended 1", "item.received 9"},
 	} {
 		t.Run(c[0]+", "+c[1], func(t *testing.T) {

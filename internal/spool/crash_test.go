@@ -73,58 +73,63 @@ func (w written) whole(n int) int {
 func TestCrashAtEveryOffset(t *testing.T) {
 	w := write(t)
 	for _, tail := range []string{"nothing", "zeros", "rubbish"} {
-		for n := range len(w.data) + 1 {
-			k := w.whole(n)
-			cut := bytes.Clone(w.data[:n])
-			switch {
-			case tail == "nothing":
-			case k < 0:
-				continue
-			case tail == "zeros":
-				cut = append(cut, make([]byte, 64)...)
-			case tail == "rubbish":
-				cut = append(cut, bytes.Repeat([]byte("FRAMrubb"), 8)...)
-			}
-			// A zero may have been written anyway.
-			same := 0
-			for same < min(len(cut), len(w.data)) && cut[same] == w.data[same] {
-				same++
-			}
-			k = w.whole(same)
-			dir := copyDir(t, w.dir)
-			path := filepath.Join(dir, w.last)
-			must(t, os.WriteFile(path, cut, 0o600))
-			s, err := open(dir, 1<<20)
-			if k < 0 {
-				// No crash does that: a segment gets its name when its header is
-				// on disk.
-				if err == nil || !strings.Contains(err.Error(), path) {
-					t.Fatalf("cut in its header, at %d: %v", n, err)
-				}
-				continue
-			}
-			if err != nil {
-				t.Fatalf("%d bytes and %s: %v", n, tail, err)
-			}
-			if got := contents(t, s); !slices.Equal(got, w.seen[k]) {
-				t.Fatalf("%d bytes and %s: the spool holds %q, want %q", n, tail, got, w.seen[k])
-			}
-			mustAppend(t, s, agent, "afterwards")
-			want := append(slices.Clone(w.seen[k]), fmt.Sprintf("1/%d afterwards", s.Last(agent)))
-			must(t, s.Close())
-			s, err = open(dir, 1<<20)
-			must(t, err)
-			if got := contents(t, s); !slices.Equal(got, want) {
-				t.Fatalf("%d bytes and %s, reopened: the spool holds %q, want %q", n, tail, got, want)
-			}
-			must(t, s.Close())
+		t.Run(tail, func(t *testing.T) { t.Parallel(); crashAtEveryOffset(t, w, tail) })
+	}
+}
+
+func crashAtEveryOffset(t *testing.T, w written, tail string) {
+	for n := range len(w.data) + 1 {
+		k := w.whole(n)
+		cut := bytes.Clone(w.data[:n])
+		switch {
+		case tail == "nothing":
+		case k < 0:
+			continue
+		case tail == "zeros":
+			cut = append(cut, make([]byte, 64)...)
+		case tail == "rubbish":
+			cut = append(cut, bytes.Repeat([]byte("FRAMrubb"), 8)...)
 		}
+		// A zero may have been written anyway.
+		same := 0
+		for same < min(len(cut), len(w.data)) && cut[same] == w.data[same] {
+			same++
+		}
+		k = w.whole(same)
+		dir := copyDir(t, w.dir)
+		path := filepath.Join(dir, w.last)
+		must(t, os.WriteFile(path, cut, 0o600))
+		s, err := open(dir, 1<<20)
+		if k < 0 {
+			// No crash does that: a segment gets its name when its header is
+			// on disk.
+			if err == nil || !strings.Contains(err.Error(), path) {
+				t.Fatalf("cut in its header, at %d: %v", n, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%d bytes and %s: %v", n, tail, err)
+		}
+		if got := contents(t, s); !slices.Equal(got, w.seen[k]) {
+			t.Fatalf("%d bytes and %s: the spool holds %q, want %q", n, tail, got, w.seen[k])
+		}
+		mustAppend(t, s, agent, "afterwards")
+		want := append(slices.Clone(w.seen[k]), fmt.Sprintf("1/%d afterwards", s.Last(agent)))
+		must(t, s.Close())
+		s, err = open(dir, 1<<20)
+		must(t, err)
+		if got := contents(t, s); !slices.Equal(got, want) {
+			t.Fatalf("%d bytes and %s, reopened: the spool holds %q, want %q", n, tail, got, want)
+		}
+		must(t, s.Close())
 	}
 }
 
 // A damaged byte is an error that names the file, unless it can be what a crash
 // does to the last frame. It is never another event.
 func TestDamageAtEveryByte(t *testing.T) {
+	t.Parallel()
 	w := write(t)
 	ends := len(w.ends)
 	for n := range w.data {
@@ -149,6 +154,7 @@ func TestDamageAtEveryByte(t *testing.T) {
 }
 
 func TestDamageInAnOlderSegment(t *testing.T) {
+	t.Parallel()
 	w := write(t)
 	ids, err := segmentIDs(w.dir)
 	must(t, err)

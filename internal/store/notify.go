@@ -10,16 +10,32 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// channel carries "PROCESS TOPIC".
+// channel carries "PROCESS TOPIC TOPIC ...".
 const channel = "cocos_signals"
 
-// notify is part of the transaction: the server tells it with the commit.
+// maxPayload is what PostgreSQL takes at once, in bytes: less than 8000.
+const maxPayload = 7900
+
+// notify is part of the transaction: the server tells it with the commit, and each
+// process must read all of it; so many topics are one notification.
 func (s *postgresSession) notify(topics []string) error {
 	if len(topics) == 0 {
 		return nil
 	}
-	_, err := s.exec("SELECT pg_notify($1, $2 || ' ' || topic) FROM unnest($3::text[]) topic", []any{channel, s.process, topics})
+	_, err := s.exec("SELECT pg_notify($1, payload) FROM unnest($2::text[]) payload", []any{channel, payloads(s.process, topics)})
 	return err
+}
+
+// payloads packs topics, which have no spaces.
+func payloads(process string, topics []string) (all []string) {
+	text := process
+	for _, t := range topics {
+		if len(text)+1+len(t) > maxPayload && text != process {
+			all, text = append(all, text), process
+		}
+		text += " " + t
+	}
+	return append(all, text)
 }
 
 // listen makes a connection of its own that hears the others' signals.
@@ -73,9 +89,8 @@ func (s *postgresDB) hear(ctx context.Context, c *pgx.Conn) error {
 		cancel()
 		switch {
 		case err == nil:
-			process, topic, _ := strings.Cut(n.Payload, " ")
-			if process != s.process {
-				s.hub.wake([]string{topic})
+			if process, topics, _ := strings.Cut(n.Payload, " "); process != s.process {
+				s.hub.wake(strings.Fields(topics))
 			}
 		case ctx.Err() != nil:
 			return ctx.Err()

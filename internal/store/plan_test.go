@@ -16,6 +16,9 @@ import (
 // others.
 var scans = regexp.MustCompile(`(?m)^SCAN (.|[a-z]{4,})( |$)|Seq Scan`)
 
+// namesAlone is a search in the index that has the names.
+var namesAlone = regexp.MustCompile(`COVERING INDEX computations_list|Index Only Scan Backward using computations_list`)
+
 // TestListsDoNotScan: what a page reads comes from an index, however much there
 // is of other workspaces, users, states and runs.
 func TestListsDoNotScan(t *testing.T) {
@@ -47,6 +50,19 @@ func TestListsDoNotScan(t *testing.T) {
 		})
 		if err != nil || len(plans) != 1 || !strings.Contains(plans[0].How, "entries_events") {
 			t.Errorf("a run's events: %+v, %v", plans, err)
+		}
+		// A search by name reads the names and no computations.
+		if c.URL != "" {
+			if _, err := raw(t, c).ExecContext(t.Context(), "VACUUM computations"); err != nil { // as the server does by itself
+				t.Fatal(err)
+			}
+		}
+		plans, err = s.Plans(t.Context(), func(r reader) error {
+			_, err := r.Computations(computations.ComputationFilter{Workspace: f.Workspace, Text: "no such text"}, computations.Page{Limit: 50})
+			return err
+		})
+		if err != nil || len(plans) != 1 || !namesAlone.MatchString(plans[0].How) {
+			t.Errorf("a search by name: %+v, %v", plans, err)
 		}
 		// The test would see one.
 		plans, err = s.Plans(t.Context(), func(r reader) error { _, err := r.Hosts(); return err })

@@ -19,9 +19,12 @@ import (
 	"github.com/ultravioletrs/cocos/internal/computations"
 )
 
-// postgresDB is a server's, which several processes share.
+// postgresDB is a server's, which several processes share. Who writes has
+// connections apart: a hundred watchers that look at what was committed must not
+// keep the next commit waiting.
 type postgresDB struct {
-	pool     *pgxpool.Pool
+	pool     *pgxpool.Pool // reads
+	writers  *pgxpool.Pool // nil with readOnly
 	readOnly bool
 	// process is this one's name in notifications: it wakes its own listeners
 	// itself.
@@ -46,14 +49,22 @@ func openPostgres(ctx context.Context, c Config, h *hub) (_ *postgresDB, err err
 	}
 	config.AfterConnect = settle
 	s := &postgresDB{process: uuid.NewString(), hub: h, log: c.Log, readOnly: c.ReadOnly, stopped: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			s.closePools()
+		}
+	}()
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			s.pool.Close()
+	if !c.ReadOnly {
+		writing := config.Copy()
+		writing.MaxConns = int32(max(c.Connections/2, 1))
+		writing.AfterConnect = settleWriter
+		if s.writers, err = pgxpool.NewWithConfig(ctx, writing); err != nil {
+			return nil, err
 		}
-	}()
+	}
 	if err := s.prepare(ctx, c.ReadOnly); err != nil {
 		return nil, err
 	}
@@ -76,11 +87,23 @@ func settle(ctx context.Context, c *pgx.Conn) error {
 		SET enable_seqscan = off;
 		SET jit = off;
 		SET synchronous_commit = on;
-		-- A process that is gone without a word doesn't keep its locks for hours.
-		SET idle_in_transaction_session_timeout = '60s';
-		SET tcp_keepalives_idle = 30;
-		SET tcp_keepalives_interval = 10;
-		SET tcp_keepalives_count = 3`)
+		-- A process whose machine is gone without a word keeps its locks for half a
+		-- minute, and not for hours. (One that was killed keeps none.)
+		SET idle_in_transaction_session_timeout = '30s';
+		SET tcp_keepalives_idle = 10;
+		SET tcp_keepalives_interval = 5;
+		SET tcp_keepalives_count = 4;
+		SET tcp_user_timeout = '30s'`)
+	return err
+}
+
+// settleWriter is settle; besides, what writes is planned once and not each time:
+// its statements find rows by their keys, whatever the values.
+func settleWriter(ctx context.Context, c *pgx.Conn) error {
+	if err := settle(ctx, c); err != nil {
+		return err
+	}
+	_, err := c.Exec(ctx, "SET plan_cache_mode = force_generic_plan")
 	return err
 }
 
@@ -110,8 +133,16 @@ func (s *postgresDB) prepare(ctx context.Context, readOnly bool) error {
 func (s *postgresDB) close() error {
 	s.stop()
 	<-s.stopped
-	s.pool.Close()
+	s.closePools()
 	return nil
+}
+
+func (s *postgresDB) closePools() {
+	for _, pool := range []*pgxpool.Pool{s.writers, s.pool} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
 }
 
 func (s *postgresDB) system() attribute.KeyValue {
@@ -128,18 +159,18 @@ func (*postgresDB) backup(context.Context, string) error {
 }
 
 func (s *postgresDB) view(ctx context.Context, f func(session) error) error {
-	return s.transaction(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, nil, f)
+	return s.transaction(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, nil, f)
 }
 
 func (s *postgresDB) update(ctx context.Context, locks []lock, f func(session) error) error {
 	if s.readOnly {
 		return errors.New("the database was opened for reading only")
 	}
-	return s.transaction(ctx, pgx.TxOptions{IsoLevel: pgx.Serializable}, locks, f)
+	return s.transaction(ctx, s.writers, pgx.TxOptions{IsoLevel: pgx.Serializable}, locks, f)
 }
 
-func (s *postgresDB) transaction(ctx context.Context, options pgx.TxOptions, locks []lock, f func(session) error) (err error) {
-	c, err := s.pool.Acquire(ctx)
+func (s *postgresDB) transaction(ctx context.Context, pool *pgxpool.Pool, options pgx.TxOptions, locks []lock, f func(session) error) (err error) {
+	c, err := pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}

@@ -40,8 +40,8 @@ type Config struct {
 	// ReadOnly opens what is there already, also while a service has it open, and
 	// changes nothing.
 	ReadOnly bool
-	// Connections bounds how many transactions read at the same time, and on
-	// PostgreSQL also write; zero: 16.
+	// Connections bounds how many transactions read at the same time; on PostgreSQL
+	// half as many more write. Zero: 16.
 	Connections int
 	// Now is the clock of Entry.Committed; nil: time.Now.
 	Now func() time.Time

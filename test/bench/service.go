@@ -54,12 +54,14 @@ func serviceBench(suffix string, fresh func(dir string) (store.Config, error)) f
 			if err := s.connectAll(ctx); err != nil {
 				return err
 			}
+			l.say("Managers are connected")
 			for range min(l.runs, serviceTurns) {
 				got, err := s.flood(ctx)
 				if err != nil {
 					return err
 				}
 				rate.values = append(rate.values, got)
+				l.say("%s is %.0f; watching", names[0], got)
 				latency, err := s.watchPaced(ctx, min(sustained, paced*got))
 				if err != nil {
 					return err

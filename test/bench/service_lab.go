@@ -461,15 +461,18 @@ func (s *serviceLab) disconnect() {
 }
 
 // watchPaced has events come at a rate, and returns how long it takes at most
-// until a watcher has one, but for one in a hundred.
+// until a watcher has one, but for one in a hundred. Those count that were made in
+// the time that is measured, however late they come; what watchers are sent of the
+// time before does not.
 func (s *serviceLab) watchPaced(ctx context.Context, rate float64) (_ float64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
-		mu       sync.Mutex
-		waits    []float64
-		counting atomic.Bool
-		watching sync.WaitGroup
+		mu         sync.Mutex
+		waits      []float64
+		from, last time.Time // made from when on; when the last one came
+		watching   sync.WaitGroup
+		pacing     sync.WaitGroup
 	)
 	defer watching.Wait()
 	defer cancel()
@@ -499,26 +502,44 @@ func (s *serviceLab) watchPaced(ctx context.Context, rate float64) (_ float64, e
 				now := time.Now()
 				mu.Lock()
 				for _, e := range in.GetEntries() {
-					if counting.Load() && e.GetKind() == eventKind {
-						waits = append(waits, milliseconds(now.Sub(e.GetTime().AsTime())))
+					if made := e.GetTime().AsTime(); !from.IsZero() && e.GetKind() == eventKind && !made.Before(from) {
+						waits = append(waits, milliseconds(now.Sub(made)))
 					}
 				}
+				last = now
 				mu.Unlock()
 			}
 		})
 	}
 	every := time.Duration(float64(len(s.managers)) / rate * float64(time.Second))
+	paced, stop := context.WithCancel(ctx)
+	defer pacing.Wait()
+	defer stop()
 	for i, m := range s.managers {
-		watching.Go(func() { m.pace(ctx, every, every*time.Duration(i)/time.Duration(len(s.managers))) })
+		pacing.Go(func() { m.pace(paced, every, every*time.Duration(i)/time.Duration(len(s.managers))) })
 	}
 	if err := sleep(ctx, warmUp); err != nil {
 		return 0, err
 	}
-	counting.Store(true)
+	mu.Lock()
+	from = time.Now()
+	mu.Unlock()
 	if err := sleep(ctx, taken); err != nil {
 		return 0, err
 	}
-	counting.Store(false)
+	stop()
+	pacing.Wait()
+	if err := s.settle(); err != nil {
+		return 0, err
+	}
+	for quiet := false; !quiet; { // what was committed is still on its way
+		if err := sleep(ctx, time.Second); err != nil {
+			return 0, err
+		}
+		mu.Lock()
+		quiet = time.Since(last) > time.Second
+		mu.Unlock()
+	}
 	cancel()
 	watching.Wait()
 	if err := s.trouble(); err != nil {
@@ -527,5 +548,5 @@ func (s *serviceLab) watchPaced(ctx context.Context, rate float64) (_ float64, e
 	if len(waits) < 100 {
 		return 0, fmt.Errorf("watchers saw %d events only", len(waits))
 	}
-	return percentile(waits, 0.99), s.settle()
+	return percentile(waits, 0.99), nil
 }

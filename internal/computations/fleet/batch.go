@@ -35,17 +35,22 @@ type batch struct {
 	hosts map[computations.ID]*computations.Host
 	// strange is what hosts said of runs that aren't theirs, by host.
 	strange map[string]computations.ID
-	events  int
-	lines   int
+	// beyond are events of more than a run may have, by host.
+	beyond map[string]computations.ID
+	// full are runs of which no more log lines are kept.
+	full map[computations.ID]bool
+	// over counts the lines that were not.
+	events, lines, over int
 }
 
 func compareIDs(a, b computations.ID) int { return strings.Compare(string(a), string(b)) }
 
 // apply writes it all. It may be called again, and begins anew then.
 func (b *batch) apply(w computations.Writer) error {
-	b.w, b.events, b.lines = w, 0, 0
+	b.w, b.events, b.lines, b.over = w, 0, 0, 0
 	b.runs, b.hosts = map[computations.ID]*computations.Run{}, map[computations.ID]*computations.Host{}
-	b.dirty, b.told, b.strange = map[computations.ID]bool{}, map[computations.ID]bool{}, map[string]computations.ID{}
+	b.dirty, b.told, b.full = map[computations.ID]bool{}, map[computations.ID]bool{}, map[computations.ID]bool{}
+	b.strange, b.beyond = map[string]computations.ID{}, map[string]computations.ID{}
 	if err := b.lock(); err != nil {
 		return err
 	}
@@ -68,6 +73,10 @@ func (b *batch) apply(w computations.Writer) error {
 				continue
 			}
 			switch {
+			case it.beyond:
+				b.beyond[p.s.name] = it.run
+			case it.entry != nil && it.entry.Type == computations.EntryLog && p.s.queue.full[it.run]:
+				b.over++
 			case it.entry != nil:
 				e := *it.entry
 				e.Committed = now
@@ -117,7 +126,7 @@ func (b *batch) lock() error {
 // changes tells whether an item can change its run.
 func (it *item) changes() bool {
 	if it.entry == nil {
-		return true
+		return !it.beyond
 	}
 	_, does := steps[it.entry.Kind]
 	return it.entry.Type == computations.EntryEvent && (does || it.entry.Kind == vm.EventRemoved)
@@ -136,6 +145,15 @@ func (b *batch) append(entries []computations.Entry, addresses map[computations.
 	for i := range kept {
 		e := &kept[i]
 		b.told[e.Run] = true
+		if e.Position >= b.f.cfg.MaxEntries {
+			b.full[e.Run] = true
+		}
+		if e.Position == b.f.cfg.MaxEntries {
+			full := fmt.Sprintf("it has told %d entries: no more lines of its log are kept, but its events are", e.Position)
+			if err := computations.ServiceEvent(b.w, e.Run, b.f.now(), "run.log-full", full, nil); err != nil {
+				return err
+			}
+		}
 		if e.Type != computations.EntryEvent {
 			b.lines++
 			continue
@@ -143,8 +161,11 @@ func (b *batch) append(entries []computations.Entry, addresses map[computations.
 		b.events++
 		run := b.runs[e.Run] // there for what changes it
 		if s, ok := steps[e.Kind]; ok && s.source == e.Source {
-			s.do(run, e, addresses[run.Host])
+			odd := s.do(run, e, addresses[run.Host])
 			b.dirty[run.ID] = true
+			if err := b.doubt(run, odd); err != nil {
+				return err
+			}
 		}
 		if e.Kind == vm.EventRemoved && e.Source == sourceManager && !run.State.Ended() {
 			ends = append(ends, run)
@@ -180,6 +201,14 @@ func (b *batch) event(run *computations.Run, kind, message string) error {
 	return computations.ServiceEvent(b.w, run.ID, b.f.now(), kind, message, nil)
 }
 
+// doubt says what of a host's words was dropped, as it has not its form.
+func (b *batch) doubt(run *computations.Run, odd string) error {
+	if odd == "" {
+		return nil
+	}
+	return b.event(run, "run.doubted", odd)
+}
+
 // replied takes a host's answer to a run's request. Only the first one counts.
 func (b *batch) replied(s *stream, run *computations.Run, reply *managerv1.RunReply) error {
 	if run.State != computations.RunOffered {
@@ -188,7 +217,15 @@ func (b *batch) replied(s *stream, run *computations.Run, reply *managerv1.RunRe
 	b.dirty[run.ID] = true
 	refusal := reply.GetRefusal()
 	if refusal == nil {
-		accept(run, s.who.address, strconv.FormatUint(uint64(reply.GetAgentHostPort()), 10))
+		odd := accept(run, s.who.address, strconv.FormatUint(uint64(reply.GetAgentHostPort()), 10))
+		if err := b.doubt(run, odd); err != nil {
+			return err
+		}
+		if h, err := b.hostRow(s); err != nil {
+			return err
+		} else if h != nil {
+			h.Report.Refusals = 0
+		}
 		if !run.StopAsked.IsZero() {
 			b.w.Signal(computations.HostTopic(s.host)) // it can be stopped now
 		}
@@ -200,13 +237,15 @@ func (b *batch) replied(s *stream, run *computations.Run, reply *managerv1.RunRe
 	}
 	run.Host, run.State, run.Reason = "", computations.RunQueued, s.name+" refused it: "+text
 	if passing(refusal) {
-		// The host is full without looking it; until it says how it stands.
+		// The host is full without looking it; until it says how it stands. Others
+		// come first from now on, lest one that always says so keeps a run for ever.
 		h, err := b.hostRow(s)
 		if err != nil {
 			return err
 		}
 		if h != nil {
 			h.Report.Closed = true
+			h.Report.Refusals = min(h.Report.Refusals+1, maxRefusals)
 		}
 	} else {
 		run.Refused = append(run.Refused, s.host)
@@ -310,10 +349,13 @@ func (b *batch) put() error {
 	return nil
 }
 
-// tellStrange tells operators of hosts that speak of what isn't theirs. Hosts are
-// answered as for anything else: an honest one, which has the run of an earlier
-// time or of another service, gets rid of it.
-func (b *batch) tellStrange() {
+// tellOperators tells of hosts that speak of what isn't theirs, and of runs that
+// tell more than they may. Hosts are answered as for anything else: an honest one,
+// which has the run of an earlier time or of another service, gets rid of it.
+func (b *batch) tellOperators() {
+	for host, run := range b.beyond {
+		b.f.log.Warn("a run has told more events than are kept; the rest is acknowledged and dropped", "host", host, "run", string(run), "kept", maxSequence)
+	}
 	for host, run := range b.strange {
 		b.f.metrics.strange.Inc()
 		b.f.log.Warn("a host speaks of a run that it was not given; nothing of it is kept", "host", host, "run", string(run))

@@ -19,8 +19,11 @@ const (
 	maxBatch      = 1024
 	maxBatchBytes = 4 << 20
 	share         = 64
-	// gather is how long a batch waits for more.
-	gather = 2 * time.Millisecond
+	// gather is how long a batch waits for more, and gatherMore where the last one
+	// had many items: a transaction costs the same for one and for a hundred.
+	gather     = 2 * time.Millisecond
+	gatherMore = 15 * time.Millisecond
+	many       = 16
 	// maxWaiting and maxWaitingBytes bound what waits of one stream: to be
 	// committed, or for its acknowledgement to be sent. One item always may.
 	maxWaiting      = 256
@@ -31,7 +34,8 @@ const (
 // each stream is tried alone, so that none fails for another's sake.
 var retries = []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, time.Second, 2 * time.Second}
 
-// item is one thing that a Manager said. Exactly one of the pointers and host is set.
+// item is one thing that a Manager said. Exactly one of entry, the replies, beyond
+// and host is set.
 type item struct {
 	size  int
 	run   computations.ID
@@ -40,6 +44,8 @@ type item struct {
 	ack       *managerv1.EventAck
 	runReply  *managerv1.RunReply
 	stopReply *managerv1.StopReply
+	// beyond is an event that is not kept, as there are too many.
+	beyond bool
 	// host changes the host's report.
 	host func(*computations.HostReport)
 }
@@ -62,6 +68,9 @@ type inbox struct {
 	// them: a run never leaves the host then. The committer's goroutine alone
 	// looks at it.
 	owned map[computations.ID]bool
+	// full are those of them that have told so much that no log lines are kept any
+	// more; also the committer's.
+	full map[computations.ID]bool
 }
 
 // maxOwned bounds owned; beyond, the database is asked again.
@@ -72,6 +81,14 @@ func (q *inbox) own(run computations.ID) {
 		q.owned = map[computations.ID]bool{}
 	}
 	q.owned[run] = true
+}
+
+// fill notes that no more log lines of a run are kept.
+func (q *inbox) fill(run computations.ID) {
+	if q.full == nil || len(q.full) >= maxOwned {
+		q.full = map[computations.ID]bool{}
+	}
+	q.full[run] = true
 }
 
 // portion is some of a stream's items, in their order.
@@ -166,7 +183,7 @@ func (c *committer) forget(s *stream) {
 
 // run commits until ctx ends, and then what is there.
 func (c *committer) run(ctx context.Context) {
-	for {
+	for wait := gather; ; {
 		select {
 		case <-c.wake:
 		case <-ctx.Done():
@@ -178,15 +195,32 @@ func (c *committer) run(ctx context.Context) {
 				c.commit(context.WithoutCancel(ctx), batch)
 			}
 		}
-		time.Sleep(gather)
 		for {
+			time.Sleep(wait)
 			batch := c.take()
 			if len(batch) == 0 {
 				break
 			}
 			c.commit(ctx, batch)
+			wait = pauseAfter(batch)
 		}
 	}
+}
+
+// pauseAfter is how long the batch after this one is waited for: not at all where
+// more waits than goes into one.
+func pauseAfter(batch []portion) time.Duration {
+	n := 0
+	for _, p := range batch {
+		n += len(p.items)
+	}
+	switch {
+	case n >= maxBatch/2:
+		return 0
+	case n >= many:
+		return gatherMore
+	}
+	return gather
 }
 
 // take makes a batch: a share of each stream in turn, until it is full or nothing
@@ -265,19 +299,22 @@ func streamsOf(portions []portion) (streams []*stream) {
 func (c *committer) write(ctx context.Context, portions []portion) error {
 	begin := time.Now()
 	b := &batch{f: c.f, portions: portions}
-	c.f.step("batch.committing")
+	c.f.stepEvents("event.committing", portions)
 	traced, done := telemetry.StartWork(ctx, "fleet.commit", attribute.Int("cocos.hosts", len(portions)))
 	err := c.f.cfg.Store.Update(traced, b.apply)
 	if done(err != nil); err != nil {
 		return err
 	}
-	c.f.step("batch.committed")
+	c.f.stepEvents("event.committed", portions)
 	c.f.metrics.wrote(b, time.Since(begin))
-	b.tellStrange()
+	b.tellOperators()
 	for _, p := range portions {
 		for i := range p.items {
 			if run := b.runs[p.items[i].run]; run != nil && run.Host == p.s.host && order[run.State] >= order[computations.RunStarting] {
 				p.s.queue.own(run.ID)
+			}
+			if run := p.items[i].run; b.full[run] {
+				p.s.queue.fill(run)
 			}
 		}
 		var acks []*managerv1.ConnectResponse

@@ -26,10 +26,16 @@ const (
 	maxText       = 8 << 10
 	maxWord       = 64
 	maxAttributes = 32
-	maxFindings   = 64
-	maxImages     = 16
-	// maxSequence bounds an honest source's events of one run.
-	maxSequence = 1 << 20
+	// maxAttributeText bounds all attributes of an event together, and maxReason
+	// what becomes part of why a run is as it is, which lists show.
+	maxAttributeText = 16 << 10
+	maxReason        = 1 << 10
+	maxFindings      = 64
+	maxImages        = 16
+	// maxSequence bounds an honest source's events of one run. What comes beyond is
+	// acknowledged and not kept: a guest must not be able to fill the database, nor
+	// to cut off the host that it runs on.
+	maxSequence = 1 << 17
 	// itemSize is what an item costs beside its text, in bytes.
 	itemSize = 256
 )
@@ -64,14 +70,18 @@ func eventItem(e *eventv1.Event, now time.Time) (*item, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := e.GetSequence(); n == 0 || n > maxSequence {
-		return nil, status.Errorf(codes.InvalidArgument, "%d is no event's sequence; expected 1 to %d", n, maxSequence)
+	ack := &managerv1.EventAck{RunId: e.GetRunId(), Source: e.GetSource(), Sequence: e.GetSequence()}
+	switch n := e.GetSequence(); {
+	case n == 0:
+		return nil, status.Error(codes.InvalidArgument, "sequence 0 is no event's; the first one has 1")
+	case n > maxSequence:
+		return &item{run: run, size: itemSize, ack: ack, beyond: true}, nil
 	}
 	entry := &computations.Entry{
 		Run: run, Type: computations.EntryEvent, Source: source, Sequence: int64(e.GetSequence()), Time: timeOf(e.GetTime(), now),
-		Level: "info", Kind: telemetry.Clean(e.GetKind(), maxWord), Message: telemetry.Clean(e.GetMessage(), maxText), Attributes: attributes(e.GetAttributes()),
+		Level: "info", Kind: kindOf(e.GetKind()), Message: telemetry.Clean(e.GetMessage(), maxText), Attributes: attributes(e.GetAttributes()),
 	}
-	it := &item{run: run, entry: entry, ack: &managerv1.EventAck{RunId: e.GetRunId(), Source: e.GetSource(), Sequence: e.GetSequence()}}
+	it := &item{run: run, entry: entry, ack: ack}
 	it.size = itemSize + len(entry.Message)
 	for k, v := range entry.Attributes {
 		it.size += len(k) + len(v)
@@ -107,12 +117,22 @@ func timeOf(t *timestamppb.Timestamp, now time.Time) time.Time {
 	return at.UTC().Truncate(time.Microsecond)
 }
 
+// kindOf is an event's kind, if it could be one of the list: newer hosts may have
+// more of them than this service knows.
+func kindOf(kind string) string {
+	if kind == "" || len(kind) > maxWord || strings.Trim(kind, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+		return "unknown"
+	}
+	return kind
+}
+
 // attributes are bounded, and harmless to show.
 func attributes(in map[string]string) map[string]string {
 	if len(in) == 0 {
 		return nil
 	}
 	out := map[string]string{}
+	left := maxAttributeText
 	for _, name := range slices.Sorted(maps.Keys(in)) {
 		if len(out) == maxAttributes {
 			break
@@ -120,7 +140,8 @@ func attributes(in map[string]string) map[string]string {
 		if name == "" || len(name) > maxWord || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "" {
 			continue
 		}
-		out[name] = telemetry.Clean(in[name], maxText)
+		out[name] = telemetry.Clean(in[name], min(maxText, left))
+		left -= len(out[name])
 	}
 	return out
 }
@@ -203,7 +224,7 @@ func faultsText(r *managerv1.Refusal) string {
 	if len(parts) == 0 {
 		return "it did not say why"
 	}
-	return strings.Join(parts, "; ")
+	return telemetry.Clean(strings.Join(parts, "; "), maxReason)
 }
 
 // passing tells whether a refusal is for want of room, and may be another one

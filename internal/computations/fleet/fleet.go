@@ -58,6 +58,9 @@ type Config struct {
 	// ServerAuthorities is what hosts are told to know this server by, PEM; nil:
 	// nothing, they go on trusting whom they trusted when they joined.
 	ServerAuthorities []byte
+	// MaxEntries is from how many entries of a run on its log lines are not kept;
+	// zero: 100,000.
+	MaxEntries int64
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 	// Log is told what operators should know; nil: slog.Default.
@@ -90,6 +93,9 @@ func New(c Config) (*Fleet, error) {
 	}
 	if c.Process == "" {
 		c.Process = string(computations.NewID())
+	}
+	if c.MaxEntries == 0 {
+		c.MaxEntries = 100_000
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -207,5 +213,20 @@ func (f *Fleet) now() time.Time { return f.cfg.Now().UTC().Truncate(time.Microse
 func (f *Fleet) step(point string) {
 	if f.cfg.Step != nil {
 		f.cfg.Step(point)
+	}
+}
+
+// stepEvents marks a step of a batch once for each event in it: how many batches
+// there are depends on the machine's speed, how many events does not.
+func (f *Fleet) stepEvents(point string, portions []portion) {
+	if f.cfg.Step == nil {
+		return
+	}
+	for _, p := range portions {
+		for i := range p.items {
+			if p.items[i].ack != nil {
+				f.cfg.Step(point)
+			}
+		}
 	}
 }

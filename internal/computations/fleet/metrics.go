@@ -22,7 +22,7 @@ func newMetrics(f *Fleet) *metrics {
 	return &metrics{
 		events:       counter("events_committed_total", "Events of runs that were committed, each once."),
 		lines:        counter("log_lines_committed_total", "Log lines of runs that were committed."),
-		linesDropped: counter("log_lines_dropped_total", "Log lines that were dropped, as their host said too much."),
+		linesDropped: counter("log_lines_dropped_total", "Log lines that were dropped, as their host or their run said too much."),
 		failed:       counter("commits_failed_total", "Attempts to commit that failed."),
 		strange:      counter("strange_runs_total", "Batches in which a host spoke of a run that it was not given."),
 		placed:       counter("runs_offered_total", "Runs that were offered to a host."),
@@ -46,5 +46,6 @@ func (m *metrics) register(r prometheus.Registerer) error {
 func (m *metrics) wrote(b *batch, took time.Duration) {
 	m.events.Add(float64(b.events))
 	m.lines.Add(float64(b.lines))
+	m.linesDropped.Add(float64(b.over))
 	m.batches.Observe(took.Seconds())
 }

@@ -45,8 +45,8 @@ func TestRunGoesItsWay(t *testing.T) {
 		m.told(event(run, managers, 1, vm.EventAccepted, "agent_port", "6100"))
 		m.told(event(run, shim, 1, vm.EventStarting, "tee", "sim", "simulated", "true"))
 		m.told(event(run, shim, 2, vm.EventBooting))
-		m.told(event(run, agent, 1, vm.EventReady, "agent_key", "sha256:aa"))
-		if got := w.become(run, computations.RunRunning); got.AgentKey != "sha256:aa" || !got.Simulated || got.AgentState != "AwaitingInputs" || got.Started.IsZero() {
+		m.told(event(run, agent, 1, vm.EventReady, "agent_key", agentKey))
+		if got := w.become(run, computations.RunRunning); got.AgentKey != agentKey || !got.Simulated || got.AgentState != "AwaitingInputs" || got.Started.IsZero() {
 			t.Errorf("%+v", got)
 		}
 		states := []string{"AwaitingInputs", "Running", "ResultReady", "Released"}
@@ -102,7 +102,7 @@ func TestToldAgain(t *testing.T) {
 			kind string
 			n    uint64
 		}{{vm.EventReady, 1}, {vm.EventState, 2}, {vm.EventState, 3}} {
-			again.told(event(run, agent, e.n, e.kind, "agent_key", "sha256:bb", "to", "Failed"))
+			again.told(event(run, agent, e.n, e.kind, "agent_key", otherKey, "to", "Failed"))
 		}
 		again.told(event(run, managers, 1, vm.EventAccepted, "agent_port", "6199"))
 		after := w.get(run)
@@ -110,8 +110,8 @@ func TestToldAgain(t *testing.T) {
 			t.Errorf("%+v\nbefore: %+v", after, before)
 		}
 		// A second key is no agent's.
-		again.told(event(run, agent, 4, vm.EventReady, "agent_key", "sha256:bb"))
-		if got := w.get(run); got.AgentKey != "sha256:aa" {
+		again.told(event(run, agent, 4, vm.EventReady, "agent_key", otherKey))
+		if got := w.get(run); got.AgentKey != agentKey {
 			t.Errorf("another key: %+v", got)
 		}
 		if got := len(w.entries(run)); got != 1+3+2+1 {
@@ -191,6 +191,42 @@ func TestFullHostIsAskedAgain(t *testing.T) {
 			got, err := r.Run(run)
 			return got.Reason == "the only host with sim has refused it", err
 		})
+	})
+}
+
+// TestHostThatIsAlwaysFull, against its own word, does not keep runs from others.
+func TestHostThatIsAlwaysFull(t *testing.T) {
+	each(t, func(w *world) {
+		p := w.process()
+		full := w.join(p, "a").connect(p)
+		run := w.newRun()
+		full.request(run)
+		full.refuse(run, "NO_CAPACITY", "")
+		w.await("its reason", func(r computations.Reader) (bool, error) {
+			got, err := r.Run(run)
+			return got.Reason == "the only host with sim takes no runs at present", err
+		})
+		// The other one has more to do, and is still the better one.
+		other := w.join(p, "b")
+		other.hello.Runs = []*managerv1.RunStatus{{RunId: "x"}, {RunId: "y"}}
+		busy := other.connect(p)
+		busy.request(run)
+		busy.accept(run)
+		w.become(run, computations.RunStarting)
+		full.say(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_HostStatus{HostStatus: &managerv1.HostStatus{Capacity: 4}}})
+		w.await("its word", func(r computations.Reader) (bool, error) { h, err := r.Host(full.id); return !h.Report.Closed, err })
+		second := w.newRun()
+		busy.request(second)
+		// One that accepts again is as good as any.
+		busy.accept(second)
+		w.changeHost(busy.id, func(h *computations.Host) { h.Cordoned = true })
+		third := w.newRun()
+		full.request(third)
+		full.accept(third)
+		w.become(third, computations.RunStarting)
+		if h := w.getHost(full.id); h.Report.Refusals != 0 {
+			t.Errorf("%+v", h.Report)
+		}
 	})
 }
 

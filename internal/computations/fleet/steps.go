@@ -2,10 +2,10 @@ package fleet
 
 import (
 	"net"
-	"strconv"
 	"strings"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
@@ -33,50 +33,59 @@ type step struct {
 	// source is who alone is believed: what only the host can know, an agent can't
 	// say.
 	source string
-	// do changes the run. address is where its host is seen from.
-	do func(r *computations.Run, e *computations.Entry, address string)
+	// do changes the run. address is where its host is seen from. What the event
+	// says that has not the form it must have is dropped, and odd says so.
+	do func(r *computations.Run, e *computations.Entry, address string) (odd string)
 }
 
 // steps are all that events do, by kind. A step may come late, or before others:
 // none takes a run back. The end is not here; see outcome.
 var steps = map[string]step{
-	vm.EventAccepted: {sourceManager, func(r *computations.Run, e *computations.Entry, address string) {
-		accept(r, address, e.Attributes["agent_port"])
+	vm.EventAccepted: {sourceManager, func(r *computations.Run, e *computations.Entry, address string) string {
+		return accept(r, address, e.Attributes["agent_port"])
 	}},
-	vm.EventStarting: {sourceShim, func(r *computations.Run, e *computations.Entry, _ string) {
+	vm.EventStarting: {sourceShim, func(r *computations.Run, e *computations.Entry, _ string) string {
 		r.Simulated = r.Simulated || e.Attributes["simulated"] == "true"
-		why(r, computations.RunStarting, "its VM is being started")
+		return why(r, computations.RunStarting, "its VM is being started")
 	}},
-	vm.EventBooting: {sourceShim, func(r *computations.Run, _ *computations.Entry, _ string) {
-		why(r, computations.RunStarting, "its VM boots")
+	vm.EventBooting: {sourceShim, func(r *computations.Run, _ *computations.Entry, _ string) string {
+		return why(r, computations.RunStarting, "its VM boots")
 	}},
-	vm.EventReady: {sourceAgent, func(r *computations.Run, e *computations.Entry, _ string) {
+	vm.EventReady: {sourceAgent, func(r *computations.Run, e *computations.Entry, _ string) (odd string) {
 		if r.State.Ended() {
-			return
-		}
-		if r.AgentKey == "" { // it never changes; another one is no agent's
-			r.AgentKey = e.Attributes["agent_key"]
+			return ""
 		}
 		r.Simulated = r.Simulated || e.Attributes["simulated"] == "true"
-		if advance(r, computations.RunRunning) {
+		first := advance(r, computations.RunRunning)
+		if first {
 			r.Started = e.Committed
 			agentState(r, stateAwaiting)
 			r.Reason = "the agent takes inputs"
 		}
+		switch key := e.Attributes["agent_key"]; {
+		case r.AgentKey != "": // it never changes; another one is no agent's
+		case computations.IsAgentKey(key):
+			r.AgentKey = key
+		case first && key != "":
+			return "agent_key is not sha256: and 64 hexadecimal digits: no key of the agent is shown"
+		}
+		return ""
 	}},
-	vm.EventState: {sourceAgent, func(r *computations.Run, e *computations.Entry, _ string) {
+	vm.EventState: {sourceAgent, func(r *computations.Run, e *computations.Entry, _ string) string {
 		if r.State.Ended() || !agentState(r, e.Attributes["to"]) {
-			return
+			return ""
 		}
 		r.Reason = saysState[r.AgentState]
 		if r.AgentState == stateFailed {
 			r.Reason = failure(e)
 		}
+		return ""
 	}},
-	vm.EventStopping: {sourceShim, func(r *computations.Run, _ *computations.Entry, _ string) {
+	vm.EventStopping: {sourceShim, func(r *computations.Run, _ *computations.Entry, _ string) string {
 		if !r.State.Ended() {
 			r.Reason = "its VM is being ended"
 		}
+		return ""
 	}},
 }
 
@@ -102,26 +111,34 @@ func advance(r *computations.Run, to computations.RunState) bool {
 	return true
 }
 
-// accept is what a host's yes does.
-func accept(r *computations.Run, address, port string) {
+// accept is what a host's yes does. The address is the one that the host is seen
+// from: of its own it names no more than a port.
+func accept(r *computations.Run, address, port string) (odd string) {
 	if r.State.Ended() {
-		return
+		return ""
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err == nil && n > 0 && r.AgentAddress == "" {
-		r.AgentAddress = net.JoinHostPort(address, port)
-	}
-	if advance(r, computations.RunStarting) {
+	first := advance(r, computations.RunStarting)
+	if first {
 		r.Reason = "its host has accepted it"
 	}
+	switch at := net.JoinHostPort(address, port); {
+	case r.AgentAddress != "":
+	case computations.IsAgentAddress(at):
+		r.AgentAddress = at
+	case first:
+		return "the agent's port is not a number from 1 to 65535: no address of the agent is shown"
+	}
+	return ""
 }
 
 // why gives the reason for a state, if the run is in it; a host that tells of a
 // run's VM has accepted the run.
-func why(r *computations.Run, in computations.RunState, reason string) {
+func why(r *computations.Run, in computations.RunState, reason string) (odd string) {
 	advance(r, in)
 	if r.State == in {
 		r.Reason = reason
 	}
+	return ""
 }
 
 // agentOrder is that of the agent's states. What was reached stays told: an agent
@@ -191,7 +208,7 @@ func outcome(r *computations.Run, told []computations.Entry) (state computations
 	}
 	reason = "its VM ended before the computation had"
 	if e := seen[vm.EventExited]; e != nil && e.Message != "" {
-		reason += ": " + strings.TrimSuffix(e.Message, ".")
+		reason += ": " + strings.TrimSuffix(telemetry.Clean(e.Message, maxReason), ".")
 	}
 	return computations.RunFailed, reason
 }

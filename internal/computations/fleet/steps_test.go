@@ -13,6 +13,9 @@ import (
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
+// testKey has the form of an agent's key.
+var testKey = "sha256:" + strings.Repeat("0a", 32)
+
 // ev is an event as a run's timeline writes it: "source kind name=value ...".
 func ev(text string) computations.Entry {
 	words := strings.Fields(text)
@@ -100,7 +103,7 @@ func TestOutcome(t *testing.T) {
 // TestStepsNeverGoBack, in whatever order events come, and come to the same.
 func TestStepsNeverGoBack(t *testing.T) {
 	told := evs(
-		"manager run.accepted agent_port=6100", "shim vm.starting simulated=true", "shim vm.booting", "agent agent.ready agent_key=sha256:aa",
+		"manager run.accepted agent_port=6100", "shim vm.starting simulated=true", "shim vm.booting", "agent agent.ready agent_key="+testKey,
 		"agent agent.state to=Running", "agent agent.state to=ResultReady", "agent agent.state to=Released", "agent agent.state to=Stopped", "shim vm.stopping",
 	)
 	for range 500 {
@@ -116,7 +119,7 @@ func TestStepsNeverGoBack(t *testing.T) {
 				t.Fatalf("%s took it from %s, %s to %s, %s", e.Kind, state, agent, r.State, r.AgentState)
 			}
 		}
-		if r.State != computations.RunRunning || r.AgentState != stateReleased || r.AgentAddress != "192.0.2.1:6100" || r.AgentKey != "sha256:aa" || !r.Simulated || r.Started.IsZero() {
+		if r.State != computations.RunRunning || r.AgentState != stateReleased || r.AgentAddress != "192.0.2.1:6100" || r.AgentKey != testKey || !r.Simulated || r.Started.IsZero() {
 			t.Fatalf("%+v", r)
 		}
 	}
@@ -155,6 +158,75 @@ func TestStepsAreBelievedOfTheirSourceAlone(t *testing.T) {
 	kinds := slices.Sorted(maps.Keys(steps))
 	if want := []string{vm.EventReady, vm.EventState, vm.EventAccepted, vm.EventBooting, vm.EventStarting, vm.EventStopping}; !slices.Equal(kinds, want) {
 		t.Errorf("%q", kinds)
+	}
+}
+
+// TestHostsWordsHaveTheirForm: keys, ports, kinds and attributes that have not are
+// dropped, each right in all but one thing, and it is said once.
+func TestHostsWordsHaveTheirForm(t *testing.T) {
+	hex := strings.Repeat("0a", 32)
+	for _, key := range []string{"", "sha256:", hex, "sha256:" + hex[1:], "sha256:" + hex + "0", "sha256:" + strings.ToUpper(hex), "sha512:" + hex,
+		"sha256:" + hex + "\n", "sha256:" + hex[2:] + "$(", "sha256:" + hex + " --insecure"} {
+		r := computations.Run{State: computations.RunStarting}
+		e := computations.Entry{Attributes: map[string]string{"agent_key": key}}
+		odd := steps[vm.EventReady].do(&r, &e, "192.0.2.1")
+		if r.AgentKey != "" || r.State != computations.RunRunning || (odd == "") != (key == "") {
+			t.Errorf("key %q: %+v, %q", key, r, odd)
+		}
+		if odd := steps[vm.EventReady].do(&r, &e, "192.0.2.1"); odd != "" {
+			t.Errorf("key %q was spoken of twice: %q", key, odd)
+		}
+		e.Attributes["agent_key"] = testKey
+		if odd := steps[vm.EventReady].do(&r, &e, "192.0.2.1"); r.AgentKey != testKey || odd != "" {
+			t.Errorf("after %q: %+v, %q", key, r, odd)
+		}
+	}
+	for at, good := range map[[2]string]bool{
+		{"192.0.2.1", "6100"}: true, {"2001:db8::1", "1"}: true, {"192.0.2.1", "65535"}: true,
+		{"192.0.2.1", ""}: false, {"192.0.2.1", "0"}: false, {"192.0.2.1", "65536"}: false, {"192.0.2.1", "-1"}: false, {"192.0.2.1", "61 00"}: false,
+		{"192.0.2.1", "6100;x"}: false, {"", "6100"}: false, {"fe80::1%eth0", "6100"}: false, {"-x", "6100"}: false, {"a b", "6100"}: false,
+	} {
+		r := computations.Run{State: computations.RunOffered}
+		e := computations.Entry{Attributes: map[string]string{"agent_port": at[1]}}
+		odd := steps[vm.EventAccepted].do(&r, &e, at[0])
+		if (r.AgentAddress != "") != good || (odd == "") != good || r.State != computations.RunStarting {
+			t.Errorf("%q: %+v, %q", at, r, odd)
+		}
+	}
+	for kind, want := range map[string]string{
+		"vm.ready": "vm.ready", "a-b_c.9": "a-b_c.9", "": "unknown", "Vm.ready": "unknown", "vm ready": "unknown", "vm.\x1b[31m": "unknown",
+		strings.Repeat("a", maxWord): strings.Repeat("a", maxWord), strings.Repeat("a", maxWord+1): "unknown",
+	} {
+		if got := kindOf(kind); got != want {
+			t.Errorf("kind %q is kept as %q", kind, got)
+		}
+	}
+	many := map[string]string{"Bad Name": "x", "": "x", strings.Repeat("a", maxWord+1): "x", "good": "a\x1b[31mb\u202ec\n"}
+	if got := attributes(many); len(got) != 1 || got["good"] != "abc " {
+		t.Errorf("%q", got)
+	}
+	for i := range 100 {
+		many["a"+strings.Repeat("b", i%60)] = strings.Repeat("x", 2*maxText)
+	}
+	total := 0
+	for name, value := range attributes(many) {
+		if total += len(value); len(value) > maxText {
+			t.Errorf("%s has %d bytes", name, len(value))
+		}
+	}
+	if n := len(attributes(many)); n > maxAttributes || total > maxAttributeText {
+		t.Errorf("%d attributes of %d bytes", n, total)
+	}
+	long := computations.Entry{Source: sourceShim, Kind: vm.EventExited, Message: strings.Repeat("x", maxText)}
+	if _, reason := outcome(&computations.Run{}, []computations.Entry{long}); len(reason) > 2*maxReason {
+		t.Errorf("a reason of %d bytes", len(reason))
+	}
+	refusal := &managerv1.Refusal{}
+	for range 20 {
+		refusal.Faults = append(refusal.Faults, &managerv1.Fault{Field: strings.Repeat("f", 500), Message: strings.Repeat("m", 5000) + "\x07"})
+	}
+	if text := faultsText(refusal); len(text) > maxReason || strings.Contains(text, "\x07") {
+		t.Errorf("a refusal of %d bytes", len(text))
 	}
 }
 

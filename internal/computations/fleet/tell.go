@@ -196,6 +196,7 @@ func (s *stream) arrive(ctx context.Context, hello *managerv1.Hello) error {
 		if s.who.serial == h.Serial {
 			h.PreviousSerial = "" // the new one was seen
 		}
+		report.Refusals = h.Report.Refusals
 		h.Report, h.Contact, h.Connected, h.Process, h.Address = report, s.f.now(), true, s.mark, s.who.address
 		if err := w.PutHost(h); err != nil {
 			return err

@@ -427,6 +427,9 @@ func refusalOf(reason, field string) *managerv1.Refusal {
 	return &managerv1.Refusal{Faults: []*managerv1.Fault{{Reason: reason, Field: field, Message: "says no"}}}
 }
 
+// agentKey and otherKey have the form of an agent's key.
+var agentKey, otherKey = "sha256:" + strings.Repeat("0a", 32), "sha256:" + strings.Repeat("bb", 32)
+
 const (
 	agent    = eventv1.Source_SOURCE_AGENT
 	shim     = eventv1.Source_SOURCE_SHIM
@@ -601,5 +604,5 @@ func (m *manager) live(run computations.ID) {
 	m.accept(run)
 	m.told(event(run, managers, 1, vm.EventAccepted, "agent_port", "6100"))
 	m.told(event(run, shim, 1, vm.EventStarting, "simulated", "true"))
-	m.told(event(run, agent, 1, vm.EventReady, "agent_key", "sha256:aa"))
+	m.told(event(run, agent, 1, vm.EventReady, "agent_key", agentKey))
 }

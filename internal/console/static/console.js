@@ -17,6 +17,11 @@ for (const button of all("button.copy")) {
   });
 }
 
+// A form goes to its page without the place in it that the address names, such as that
+// behind the way past the navigation: there the keyboard would be, and not at what has to
+// be mended.
+for (const form of all("form[method=post]:not([action])")) form.action = location.pathname + location.search;
+
 // Times by the reader's own clock; UTC stays as the title.
 for (const t of all("time[data-form]")) {
   t.title = t.textContent;
