@@ -267,6 +267,21 @@ func (h *Host) within(limit time.Duration) (context.Context, context.CancelFunc)
 	return ctx, func() { cancel(); <-watched }
 }
 
+// Until asks again and again until something is so, and fails as soon as the
+// Manager has ended.
+func (h *Host) Until(what string, limit time.Duration, is func() bool) {
+	h.t.Helper()
+	ctx, cancel := h.within(limit)
+	defer cancel()
+	for !is() {
+		select {
+		case <-ctx.Done():
+			h.t.Fatalf("waiting for %s: %v\n%s", what, context.Cause(ctx), h.ManagerLog())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // ManagerReady waits until the Manager has checked its host and greets the
 // server.
 func (h *Host) ManagerReady() {

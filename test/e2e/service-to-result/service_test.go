@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ultravioletrs/cocos/attest"
 	"github.com/ultravioletrs/cocos/attest/sim"
@@ -79,7 +78,7 @@ func TestServiceToResult(t *testing.T) {
 		p.MustCLI("computations", "approve", "sums", "--key", p.KeyFile, "--digest", digest, "--out", manifest[p])
 	}
 
-	connected(t, alice)
+	h.Until("the host to connect", harness.BootLimit, func() bool { return connected(t, alice) })
 	alice.MustCLI("computations", "dry-run", "sums")
 	run, _ := alice.MustCLI("computations", "run", "sums")
 	watch, end := bob.Follow("computations", "watch", strings.TrimSpace(run), "--json")
@@ -138,27 +137,20 @@ func firstLink(t *testing.T, first, last *harness.Service) string {
 	return last.Link
 }
 
-// connected waits until the people's process knows that the host is there.
-func connected(t *testing.T, p *harness.Party) {
+// connected tells whether the people's process knows that the host is there.
+func connected(t *testing.T, p *harness.Party) bool {
 	t.Helper()
-	for late := time.Now().Add(harness.BootLimit); ; time.Sleep(100 * time.Millisecond) {
-		out, _ := p.MustCLI("hosts", "list", "--json")
-		var fleet struct {
-			Hosts []struct {
-				Name      string `json:"name"`
-				Connected bool   `json:"connected"`
-			} `json:"hosts"`
-		}
-		if err := json.Unmarshal([]byte(out), &fleet); err != nil || len(fleet.Hosts) != 1 || fleet.Hosts[0].Name != "rack-7" {
-			t.Fatalf("%v: %s", err, out)
-		}
-		if fleet.Hosts[0].Connected {
-			return
-		}
-		if time.Now().After(late) {
-			t.Fatalf("the host does not connect: %s", out)
-		}
+	out, _ := p.MustCLI("hosts", "list", "--json")
+	var fleet struct {
+		Hosts []struct {
+			Name      string `json:"name"`
+			Connected bool   `json:"connected"`
+		} `json:"hosts"`
 	}
+	if err := json.Unmarshal([]byte(out), &fleet); err != nil || len(fleet.Hosts) != 1 || fleet.Hosts[0].Name != "rack-7" {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return fleet.Hosts[0].Connected
 }
 
 // story is what a watch tells.
