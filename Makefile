@@ -15,6 +15,9 @@ TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
 WITH_QEMU = qemu=$$(scripts/qemu); export MANAGER_QEMU_BIN_PATH="$$qemu";
 
 export CGO_ENABLED ?= 0
+# Whatever is built here names no folder of this machine; and with one set of flags
+# for all of it each package is compiled once.
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 
 .PHONY: help
 help: ## list the targets
@@ -30,7 +33,7 @@ deps-test:
 build: ## build the binaries into build/
 	@mkdir -p build
 	@for name in manager agent cli computations; do \
-		scripts/stage "building build/cocos-$$name" go build -trimpath -o build/cocos-$$name ./cmd/$$name; \
+		scripts/stage "building build/cocos-$$name" go build -o build/cocos-$$name ./cmd/$$name; \
 	done
 
 .PHONY: hal

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -83,8 +82,11 @@ func FindFiles(dir string) (Files, error) {
 	}
 	image := os.Getenv(ImageVariable)
 	if image == "" {
-		_, here, _, _ := runtime.Caller(0)
-		image = filepath.Join(filepath.Dir(here), "../../../cmd/manager/img")
+		tree, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+		if err != nil {
+			return f, fmt.Errorf("finding the source tree: %w: run this in it", err)
+		}
+		image = filepath.Join(strings.TrimSpace(string(tree)), "cmd/manager/img")
 	}
 	f.Kernel = filepath.Join(image, "bzImage")
 	if _, err := os.Stat(f.Kernel); err != nil {

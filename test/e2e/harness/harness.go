@@ -19,7 +19,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,10 +41,20 @@ const (
 	EndLimit  = 2 * time.Minute
 )
 
-// Root is the source tree.
+// Root is the source tree, in which tests run.
 func Root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..", "..")
+	dir, err := os.Getwd()
+	if err != nil {
+		panic(fmt.Sprintf("finding the source tree: %v", err))
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
+			return at
+		}
+		if at == filepath.Dir(at) {
+			panic(dir + " is not in the source tree")
+		}
+	}
 }
 
 // Image is a file of the guest image that `make hal` built.
