@@ -84,7 +84,12 @@ type Fleet struct {
 	closed  bool
 	serving sync.WaitGroup // handlers of streams
 	number  atomic.Uint64  // of the last stream
+
+	looks chan struct{} // holds one for each aside that is done now
 }
+
+// looksAtOnce is how many streams look into the database at the same moment.
+const looksAtOnce = 16
 
 // New makes a fleet; Run has to run for it to do anything.
 func New(c Config) (*Fleet, error) {
@@ -103,7 +108,7 @@ func New(c Config) (*Fleet, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	f := &Fleet{cfg: c, log: c.Log, streams: map[computations.ID]*stream{}}
+	f := &Fleet{cfg: c, log: c.Log, streams: map[computations.ID]*stream{}, looks: make(chan struct{}, looksAtOnce)}
 	f.metrics = newMetrics(f)
 	if c.Registry != nil {
 		if err := f.metrics.register(c.Registry); err != nil {
@@ -125,7 +130,7 @@ func (f *Fleet) Register(r grpc.ServiceRegistrar) {
 func ServerOptions() []grpc.ServerOption {
 	const buffer, window = 4 << 10, 64 << 10
 	return []grpc.ServerOption{
-		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
+		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer), grpc.SharedWriteBuffer(true),
 		// A fixed window: else it grows with what a peer sends.
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(100), grpc.MaxHeaderListSize(16 << 10),

@@ -83,7 +83,10 @@ func (c connectService) Connect(g managerStream) error {
 	if err != nil {
 		return err
 	}
-	if err := f.cfg.Store.View(ctx, func(r computations.Reader) error { _, err := hostOf(r, who); return err }); err != nil {
+	err = f.aside(ctx, func() error {
+		return f.cfg.Store.View(ctx, func(r computations.Reader) error { _, err := hostOf(r, who); return err })
+	})
+	if err != nil {
 		if code := status.Code(err); code == codes.PermissionDenied {
 			f.log.Warn("a host was refused", "host", string(who.host), "from", who.address, "reason", status.Convert(err).Message())
 		}
@@ -143,7 +146,7 @@ func (s *stream) serve(ctx context.Context, hello *managerv1.Hello) error {
 	f := s.f
 	signals, cancel := f.cfg.Store.Listen(computations.HostTopic(s.host))
 	defer cancel()
-	if err := s.arrive(ctx, hello); err != nil {
+	if err := f.aside(ctx, func() error { return s.arrive(ctx, hello) }); err != nil {
 		return f.hidden(err, "greeting a host")
 	}
 	defer s.depart()
@@ -185,10 +188,27 @@ func (s *stream) attend(ctx context.Context, signals <-chan struct{}) error {
 		if tick {
 			f.committer.contact(s)
 		}
-		if err := s.tell(ctx, tick); err != nil {
+		if err := f.aside(ctx, func() error { return s.tell(ctx, tick) }); err != nil {
 			return f.hidden(err, "looking for what a host is to be told")
 		}
 	}
+}
+
+// aside does what goes deep, such as a look into the database, on a goroutine of its
+// own: else each stream would keep for its life the stack that it needs for a moment.
+// A few are done at once.
+func (f *Fleet) aside(ctx context.Context, do func() error) error {
+	select {
+	case f.looks <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-f.looks }()
+		done <- do()
+	}()
+	return <-done
 }
 
 // end makes the handler return with an error; the first one counts.
