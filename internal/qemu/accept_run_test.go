@@ -173,7 +173,19 @@ func (h *host) disk(t *testing.T, b *vm.Boot) {
 // try starts QEMU with args, at the other end of its monitor, its console and
 // its vsock device, lets ask, if any, talk to it, and tells it to quit. An error
 // has what QEMU said.
-func (h *host) try(ctx context.Context, bin string, args []string, ask func(context.Context, *QMP) error) (err error) {
+func (h *host) try(ctx context.Context, bin string, args []string, ask func(context.Context, *QMP) error) error {
+	err := h.tryOnce(ctx, bin, args, ask)
+	if errors.Is(err, errCrashed) {
+		// Seldom, and on a busy machine: that is QEMU's fault, and not its line's.
+		err = h.tryOnce(ctx, bin, args, ask)
+	}
+	return err
+}
+
+// errCrashed: a signal that nobody here sent ended QEMU.
+var errCrashed = errors.New("QEMU has crashed")
+
+func (h *host) tryOnce(ctx context.Context, bin string, args []string, ask func(context.Context, *QMP) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	var said bytes.Buffer
@@ -212,7 +224,19 @@ func (h *host) try(ctx context.Context, bin string, args []string, ask func(cont
 	if err != nil {
 		return err
 	}
-	defer func() { _ = p.Kill(); <-p.Done() }() // before said is read
+	defer func() { // before said is read
+		if err != nil { // that it ends is seen first at its sockets
+			select {
+			case <-p.Done():
+				if s := p.ExitStatus(); s > 128 {
+					err = fmt.Errorf("%w (signal %d): %w", errCrashed, s-128, err)
+				}
+			case <-time.After(time.Second):
+			}
+		}
+		_ = p.Kill()
+		<-p.Done()
+	}()
 	stop := make(chan struct{})
 	defer close(stop)
 	go func() {
