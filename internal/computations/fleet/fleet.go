@@ -130,7 +130,7 @@ func (f *Fleet) Register(r grpc.ServiceRegistrar) {
 func ServerOptions() []grpc.ServerOption {
 	const buffer, window = 4 << 10, 64 << 10
 	return []grpc.ServerOption{
-		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
 		// A fixed window: else it grows with what a peer sends.
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(100), grpc.MaxHeaderListSize(16 << 10),
