@@ -96,6 +96,7 @@ func (b bad) Status(ctx context.Context, r *shimv1.StatusRequest) (*shimv1.Statu
 		s.State = "dancing"
 	case "calls hang":
 		<-ctx.Done()
+		return nil, ctx.Err() // an answer could come in just before the caller gives up
 	}
 	return s, err
 }
