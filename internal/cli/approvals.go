@@ -55,11 +55,14 @@ func (s *approvals) of(computation string) int {
 	return slices.IndexFunc(s.Approvals, func(v approved) bool { return v.Computation == computation })
 }
 
-// noteApproval notes f as the approved manifest of its computation. It returns
-// the one whose place it takes; nil: none.
-func (a *app) noteApproval(f *manifest.Frozen) (before *approved, err error) {
-	var known approvals
-	err = a.updateHome(approvalsFile, &known, func() error {
+// noteApproval notes f as the approved manifest of its computation, and says so
+// where it takes another one's place.
+func (a *app) noteApproval(f *manifest.Frozen) error {
+	var (
+		known  approvals
+		before *approved
+	)
+	err := a.updateHome(approvalsFile, &known, func() error {
 		v := approved{f.ID, f.Digest, a.out.now().UTC().Truncate(time.Second)}
 		i := known.of(f.ID)
 		if i < 0 {
@@ -73,7 +76,14 @@ func (a *app) noteApproval(f *manifest.Frozen) (before *approved, err error) {
 		known.Approvals[i] = v
 		return nil
 	})
-	return before, err
+	if err != nil {
+		return fmt.Errorf("noting what you approve: %w", err)
+	}
+	if before != nil {
+		a.out.hint("in the place of %s, which you approved for this computation on %s: inputs go to the new one alone",
+			before.Manifest, before.Since.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // unchanged refuses another manifest than the one that was approved on this

@@ -121,6 +121,8 @@ func (a *app) computationsApproveCmd() *cobra.Command {
 		Long: `Fetch a frozen manifest, compute its digest, show what it says with the names of your
 address book, and sign it with your private key, as cocos-cli manifest approve does.
 The signature alone is sent. Nothing that the service says of the manifest counts.
+The digest is noted, in approvals.json beside the address book: algo and data refuse
+another manifest with the same id, whoever hands it out later.
 
 A key that is neither yours nor in your address book is refused: the service could
 have put in keys of its own. cocos-cli contacts add --help says how a key gets there.`,
@@ -166,6 +168,9 @@ have put in keys of its own. cocos-cli contacts add --help says how a key gets t
 					return err
 				}
 				// Kept before it is sent: what was approved is what inputs go to.
+				if err := a.noteApproval(&f); err != nil {
+					return err
+				}
 				if out != "" {
 					if err := keepFile(out, f.Raw); err != nil {
 						return err

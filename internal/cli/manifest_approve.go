@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,13 +46,8 @@ another manifest with the same id.`,
 			if err != nil {
 				return err
 			}
-			before, err := a.noteApproval(&f)
-			if err != nil {
-				return fmt.Errorf("noting what you approve: %w", err)
-			}
-			if before != nil {
-				a.out.hint("in the place of %s, which you approved for this computation on %s: inputs go to the new one alone",
-					before.Manifest, before.Since.Format(time.RFC3339))
+			if err := a.noteApproval(&f); err != nil {
+				return err
 			}
 			return a.out.object(approval)
 		},
