@@ -58,12 +58,15 @@ func (a *app) checksum(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	return a.out.result(struct {
+	if !a.out.json {
+		return a.out.write([]byte(sumLine(in.digest, path))) // the name as it is, or sha256sum -c finds no file
+	}
+	return a.out.object(struct {
 		Path   string          `json:"path"`
 		Kind   string          `json:"kind"`
 		SHA256 manifest.Digest `json:"sha256"`
 		Size   int64           `json:"size"`
-	}{path, in.kind(), in.digest, in.size}, "%s", sumLine(in.digest, path))
+	}{path, in.kind(), in.digest, in.size})
 }
 
 // sumLine is the line that sha256sum prints: a name with a line break or a

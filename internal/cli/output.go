@@ -67,7 +67,7 @@ func encode(value any) ([]byte, error) {
 }
 
 func (o *output) text(format string, args ...any) error {
-	return o.write(fmt.Appendf(nil, format, args...))
+	return o.write([]byte(harmless(fmt.Sprintf(format, args...))))
 }
 
 func (o *output) write(b []byte) error {
@@ -80,7 +80,7 @@ func (o *output) write(b []byte) error {
 // hint tells people what is going on; scripts are spared it.
 func (o *output) hint(format string, args ...any) {
 	if !o.json {
-		fmt.Fprintf(o.stderr, format+"\n", args...)
+		fmt.Fprintln(o.stderr, harmless(fmt.Sprintf(format, args...)))
 	}
 }
 

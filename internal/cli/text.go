@@ -57,4 +57,14 @@ func clean(s string) string {
 	return b.String()
 }
 
+// harmless is clean for a text with lines of our own: their breaks stay. Whoever
+// forgot to clean what came from elsewhere can't send more than those.
+func harmless(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
 func unsafeRune(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -44,6 +45,25 @@ func TestClean(t *testing.T) {
 	} {
 		if got := clean(in); got != want {
 			t.Errorf("clean(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestOutputSendsNoEscapes: text that nobody cleaned before can't move a terminal's
+// cursor, and its lines stay lines.
+func TestOutputSendsNoEscapes(t *testing.T) {
+	var out, hints bytes.Buffer
+	o := &output{stdout: &out, stderr: &hints}
+	if err := o.result(nil, "id  %s\nname  x\n", "\x1b[2J0193"); err != nil {
+		t.Fatal(err)
+	}
+	o.hint("go on with %s", "\x1b]0;mine\a")
+	for got, want := range map[string]string{
+		out.String():   "id  \\u001b[2J0193\nname  x\n",
+		hints.String(): "go on with \\u001b]0;mine\\u0007\n",
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
