@@ -105,6 +105,16 @@ func (p *parts) loginCommand(link string) string {
 	return strings.Join(append([]string{"cocos-cli login", link, "--email YOU@EXAMPLE.ORG"}, p.loginFlags()...), " ")
 }
 
+// enrolCommand lets a host join, as the packaged Manager's user, which owns its state.
+// Where all users see each other's arguments the token is not among them.
+func (p *parts) enrolCommand(secret string) string {
+	line := fmt.Sprintf("printf %%s %s | sudo -u cocos cocos-manager enroll --service %s --token -", secret, p.grpcPublic)
+	if p.tlsCert == "" {
+		line += " --fingerprint " + p.authority.Fingerprint()
+	}
+	return line
+}
+
 func storeConfig(s settings, log *slog.Logger) store.Config {
 	if s.database != "" {
 		return store.Config{URL: s.database, Log: log}
@@ -168,9 +178,7 @@ func (p *parts) faces() (*faces, error) {
 	f.watch = newWatch(p)
 	f.console, err = console.New(console.Config{
 		Service: p.service, PublicURL: p.publicURL, Proxies: p.proxies, External: external, Log: p.log, Observe: f.watch.page,
-		EnrolCommand: func(secret string) string {
-			return fmt.Sprintf("sudo cocos-manager enroll --service %s --token %s --fingerprint %s", p.grpcPublic, secret, p.authority.Fingerprint())
-		},
+		EnrolCommand: p.enrolCommand,
 	})
 	if err != nil {
 		return nil, err

@@ -228,7 +228,7 @@ func (a *app) hostsEnrollTokenCmd() *cobra.Command {
 		Short: "Make a token that lets one host join, once, and print it",
 		Example: `  cocos-cli hosts enroll-token rack-7
   # and on that host:
-  sudo cocos-manager enroll --service HOST:7001 --token ce_… --fingerprint sha256:…`,
+  sudo -u cocos cocos-manager enroll --service HOST:7001 --token - --fingerprint sha256:…`,
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withService(cmd, func(ctx context.Context, s *service) error {
@@ -246,11 +246,11 @@ func (a *app) hostsEnrollTokenCmd() *cobra.Command {
 				}{t.GetId(), t.GetName(), expires, r.GetSecret()}, "%s\n", clean(r.GetSecret())); err != nil {
 					return err
 				}
-				line := "sudo cocos-manager enroll --service " + s.Address + " --token TOKEN"
+				line := "sudo -u cocos cocos-manager enroll --service " + s.Address + " --token -"
 				if s.Fingerprint != "" {
 					line += " --fingerprint " + s.Fingerprint
 				}
-				a.out.hint("shown this once, and good until %s. On the host: %s", when(expires), line)
+				a.out.hint("shown this once, and good until %s. On the host, which then reads it: %s", when(expires), line)
 				return nil
 			})
 		},

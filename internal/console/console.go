@@ -111,7 +111,9 @@ func New(cfg Config) (*Console, error) {
 		cfg.Log = slog.Default()
 	}
 	if cfg.EnrolCommand == nil {
-		cfg.EnrolCommand = func(secret string) string { return "sudo cocos-manager enroll --token " + secret }
+		cfg.EnrolCommand = func(secret string) string {
+			return "printf %s " + secret + " | sudo -u cocos cocos-manager enroll --token -"
+		}
 	}
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = 4096
