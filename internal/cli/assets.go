@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +80,7 @@ func (a *app) assetsCmd() *cobra.Command {
 		Long: `Describe your algorithms and datasets to the service: name, digest and size. The files
 themselves stay with you, and go to the VM that computes on them alone.`,
 	}
-	group(cmd, a.assetsAddCmd(), a.assetsListCmd(), a.assetsShowCmd(), a.assetsRetireCmd())
+	group(cmd, a.assetsAddCmd(), a.assetsListCmd(), a.assetsShowCmd(), a.assetsEditCmd(), a.assetsRetireCmd())
 	return cmd
 }
 
@@ -291,7 +292,18 @@ func (s *service) asset(ctx context.Context, named, workspace string) (assetInfo
 	if err != nil {
 		return assetInfo{}, err
 	}
-	return only(all, named, "asset", "cocos-cli assets list", func(i assetInfo) string { return i.Name })
+	name := func(i assetInfo) string { return i.Name }
+	if n := len(slices.DeleteFunc(each(all, name), func(n string) bool { return n != named })); n > 1 {
+		// Several providers may well call theirs data.csv; one's own comes first.
+		me, err := s.account(ctx)
+		if err != nil {
+			return assetInfo{}, err
+		}
+		if own := slices.DeleteFunc(slices.Clone(all), func(i assetInfo) bool { return i.Name != named || i.Owner != me.Email }); len(own) > 0 {
+			all = own
+		}
+	}
+	return only(all, named, "asset", "cocos-cli assets list", name)
 }
 
 // only is the one thing of a name.
@@ -329,6 +341,45 @@ func (a *app) assetsShowCmd() *cobra.Command {
 		},
 	}
 	workspaceFlag(cmd, &workspace)
+	return cmd
+}
+
+func (a *app) assetsEditCmd() *cobra.Command {
+	var workspace, name, description string
+	cmd := &cobra.Command{
+		Use:   "edit ASSET",
+		Short: "Change what an asset of yours is called, and what is said of it",
+		Long: `Change what an asset of yours is called, and what is said of it. What no flag names
+stays. Its digest never changes: other bytes are another asset.`,
+		Example: `  cocos-cli assets edit lin_reg.py --description "Fitted by least squares"`,
+		Args:    exactly("ASSET"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !cmd.Flags().Changed("name") && !cmd.Flags().Changed("description") {
+				return usagef("give --name or --description", "there is nothing to change")
+			}
+			return a.withService(cmd, func(ctx context.Context, s *service) error {
+				info, err := s.asset(ctx, args[0], workspace)
+				if err != nil {
+					return err
+				}
+				q := &computationsv1.EditAssetRequest{AssetId: info.ID, Name: info.Name, Description: info.Description}
+				if cmd.Flags().Changed("name") {
+					q.Name = name
+				}
+				if cmd.Flags().Changed("description") {
+					q.Description = description
+				}
+				if _, err := s.assets.EditAsset(ctx, q); err != nil {
+					return s.explain("changing the asset", err)
+				}
+				return a.out.result(map[string]string{"id": info.ID}, "%s\n", info.ID)
+			})
+		},
+	}
+	workspaceFlag(cmd, &workspace)
+	f := cmd.Flags()
+	f.StringVar(&name, "name", "", "another name")
+	f.StringVar(&description, "description", "", "another description")
 	return cmd
 }
 

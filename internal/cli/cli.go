@@ -187,7 +187,7 @@ Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 			a.keysCmd(), a.checksumCmd(), a.contactsCmd(), a.manifestCmd(), a.measureCmd(), a.policyCmd(), a.receiptCmd(), a.instancesCmd(),
 		}},
 		{"With the Computation Management service:", []*cobra.Command{
-			a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.tokensCmd(), a.workspacesCmd(), a.membersCmd(), a.invitationsCmd(),
+			a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.accountCmd(), a.tokensCmd(), a.workspacesCmd(), a.membersCmd(), a.invitationsCmd(),
 			a.assetsCmd(), a.computationsCmd(), a.auditCmd(),
 		}},
 		{"With the VM of a run:", []*cobra.Command{
