@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
-	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
 	"github.com/ultravioletrs/cocos/internal/computations"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
@@ -78,15 +76,21 @@ func (b *batch) apply(w computations.Writer) error {
 			case it.entry != nil && it.entry.Type == computations.EntryLog && p.s.queue.full[it.run]:
 				b.over++
 			case it.entry != nil:
+				// Who tells of a run has it. Else a host could tell under another's keys,
+				// refuse the run, and what its next host tells would count as told.
+				if locked && run.State == computations.RunOffered {
+					why(run, computations.RunStarting, "its host tells of it")
+					b.dirty[run.ID] = true
+				}
 				e := *it.entry
 				e.Committed = now
 				entries = append(entries, e)
-			case it.runReply != nil:
-				if err := b.replied(p.s, run, it.runReply); err != nil {
+			case it.reply.stop:
+				if err := b.stopped(p.s, run, it.reply.refused); err != nil {
 					return err
 				}
-			case it.stopReply != nil:
-				if err := b.stopped(p.s, run, it.stopReply); err != nil {
+			default:
+				if err := b.replied(p.s, run, it.reply); err != nil {
 					return err
 				}
 			}
@@ -209,21 +213,23 @@ func (b *batch) doubt(run *computations.Run, odd string) error {
 	return b.event(run, "run.doubted", odd)
 }
 
-// replied takes a host's answer to a run's request. Only the first one counts.
-func (b *batch) replied(s *stream, run *computations.Run, reply *managerv1.RunReply) error {
+// replied takes a host's answer to a run's request. Only the first one counts, and
+// a no only on the stream that the host has now: on a newer one it was asked anew,
+// and may have agreed.
+func (b *batch) replied(s *stream, run *computations.Run, r *reply) error {
 	if run.State != computations.RunOffered {
 		return nil
 	}
-	b.dirty[run.ID] = true
-	refusal := reply.GetRefusal()
-	if refusal == nil {
-		odd := accept(run, s.who.address, strconv.FormatUint(uint64(reply.GetAgentHostPort()), 10))
-		if err := b.doubt(run, odd); err != nil {
+	h, err := b.hostRow(s)
+	if err != nil {
+		return err
+	}
+	if r.refused == nil {
+		b.dirty[run.ID] = true
+		if err := b.doubt(run, accept(run, s.who.address, r.port)); err != nil {
 			return err
 		}
-		if h, err := b.hostRow(s); err != nil {
-			return err
-		} else if h != nil {
+		if h != nil {
 			h.Report.Refusals = 0
 		}
 		if !run.StopAsked.IsZero() {
@@ -231,22 +237,20 @@ func (b *batch) replied(s *stream, run *computations.Run, reply *managerv1.RunRe
 		}
 		return nil
 	}
-	text := faultsText(refusal)
-	if err := b.event(run, "run.refused", s.name+" refused it: "+text); err != nil {
+	if h == nil {
+		return nil
+	}
+	b.dirty[run.ID] = true
+	reason := s.name + " refused it: " + r.refused.text
+	if err := b.event(run, "run.refused", reason); err != nil {
 		return err
 	}
-	run.Host, run.State, run.Reason = "", computations.RunQueued, s.name+" refused it: "+text
-	if passing(refusal) {
+	run.Host, run.State, run.Reason = "", computations.RunQueued, reason
+	if r.refused.passing {
 		// The host is full without looking it; until it says how it stands. Others
 		// come first from now on, lest one that always says so keeps a run for ever.
-		h, err := b.hostRow(s)
-		if err != nil {
-			return err
-		}
-		if h != nil {
-			h.Report.Closed = true
-			h.Report.Refusals = min(h.Report.Refusals+1, maxRefusals)
-		}
+		h.Report.Closed = true
+		h.Report.Refusals = min(h.Report.Refusals+1, maxRefusals)
 	} else {
 		run.Refused = append(run.Refused, s.host)
 	}
@@ -255,7 +259,7 @@ func (b *batch) replied(s *stream, run *computations.Run, reply *managerv1.RunRe
 		run.State, run.Reason = computations.RunStopped, "stopped before a host had it"
 		return b.ended(run)
 	case len(run.Refused) >= maxRefusals:
-		run.State, run.Reason = computations.RunFailed, fmt.Sprintf("%d hosts refused it; the last one: %s", len(run.Refused), text)
+		run.State, run.Reason = computations.RunFailed, fmt.Sprintf("%d hosts refused it; the last one: %s", len(run.Refused), r.refused.text)
 		return b.ended(run)
 	}
 	b.w.Signal(computations.TopicQueue)
@@ -265,13 +269,12 @@ func (b *batch) replied(s *stream, run *computations.Run, reply *managerv1.RunRe
 // stopped takes a host's answer to the request to stop a run. Nothing follows but
 // where the host says that it never had the run: then it never will, for what was
 // asked before was worked on before.
-func (b *batch) stopped(s *stream, run *computations.Run, reply *managerv1.StopReply) error {
-	refusal := reply.GetRefusal()
-	if refusal == nil || run.State.Ended() || run.StopAsked.IsZero() {
+func (b *batch) stopped(s *stream, run *computations.Run, refused *refusal) error {
+	if refused == nil || run.State.Ended() || run.StopAsked.IsZero() {
 		return nil
 	}
-	if !isNotFound(refusal) {
-		return b.event(run, "run.stop-failed", s.name+" could not end it, and is asked again: "+faultsText(refusal))
+	if !refused.unknown {
+		return b.event(run, "run.stop-failed", s.name+" could not end it, and is asked again: "+refused.text)
 	}
 	b.dirty[run.ID] = true
 	if run.State == computations.RunOffered {

@@ -34,20 +34,27 @@ const (
 // each stream is tried alone, so that none fails for another's sake.
 var retries = []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, time.Second, 2 * time.Second}
 
-// item is one thing that a Manager said. Exactly one of entry, the replies, beyond
-// and host is set.
+// item is one thing that a Manager said. Exactly one of entry, reply, beyond and
+// host is set.
 type item struct {
 	size  int
 	run   computations.ID
 	entry *computations.Entry
 	// ack answers an event.
-	ack       *managerv1.EventAck
-	runReply  *managerv1.RunReply
-	stopReply *managerv1.StopReply
+	ack *managerv1.EventAck
+	// reply answers a request.
+	reply *reply
 	// beyond is an event that is not kept, as there are too many.
 	beyond bool
 	// host changes the host's report.
 	host func(*computations.HostReport)
+}
+
+// reply is a host's answer to a request of a run, or of a run's end.
+type reply struct {
+	stop    bool
+	refused *refusal // nil: it agrees
+	port    string   // of the agent of a run that it has accepted
 }
 
 // inbox is what waits of one stream; the committer's lock guards it.
@@ -323,7 +330,7 @@ func (c *committer) write(ctx context.Context, portions []portion) error {
 		for i := range p.items {
 			it := &p.items[i]
 			bytes += it.size
-			if it.runReply != nil {
+			if it.reply != nil && !it.reply.stop {
 				answered = append(answered, it.run)
 			}
 			if it.ack == nil {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,16 +54,25 @@ var levels = map[eventv1.Level]string{
 	eventv1.Level_LEVEL_ERROR: "error",
 }
 
+// runOf refuses what can't be anybody's run.
+func runOf(run string) (computations.ID, error) {
+	if id, err := uuid.Parse(run); err != nil || id.String() != run {
+		return "", status.Errorf(codes.InvalidArgument, "run_id %q is not a UUID in its canonical form", telemetry.Clean(run, maxWord))
+	}
+	return computations.ID(run), nil
+}
+
 // keyOf refuses what can't be anybody's run and source.
 func keyOf(run string, source eventv1.Source) (computations.ID, string, error) {
-	if id, err := uuid.Parse(run); err != nil || id.String() != run {
-		return "", "", status.Errorf(codes.InvalidArgument, "run_id %q is not a UUID in its canonical form", telemetry.Clean(run, maxWord))
+	id, err := runOf(run)
+	if err != nil {
+		return "", "", err
 	}
 	name, ok := sources[source]
 	if !ok {
 		return "", "", status.Errorf(codes.InvalidArgument, "%d is no source of events", source)
 	}
-	return computations.ID(run), name, nil
+	return id, name, nil
 }
 
 func eventItem(e *eventv1.Event, now time.Time) (*item, error) {
@@ -207,12 +217,61 @@ func statusItem(m *managerv1.HostStatus) *item {
 	}}
 }
 
+// refusal is what counts of a host's no; text is for people.
+type refusal struct {
+	text string
+	// passing: for want of room, which may be there soon. Nothing in it is about
+	// the run.
+	passing bool
+	// unknown: the host says that it never had the run.
+	unknown bool
+}
+
+// refusalOf is nil for a yes.
+func refusalOf(r *managerv1.Refusal) *refusal {
+	if r == nil {
+		return nil
+	}
+	faults := r.GetFaults()
+	return &refusal{
+		text: faultsText(faults),
+		passing: len(faults) > 0 && !slices.ContainsFunc(faults, func(f *managerv1.Fault) bool {
+			return f.GetReason() != reasonNoCapacity || f.GetField() != ""
+		}),
+		unknown: len(faults) > 0 && faults[0].GetReason() == reasonNotFound,
+	}
+}
+
+func runReplyItem(m *managerv1.RunReply) (*item, error) {
+	run, err := runOf(m.GetRunId())
+	if err != nil {
+		return nil, err
+	}
+	return replyItem(run, &reply{refused: refusalOf(m.GetRefusal()), port: strconv.FormatUint(uint64(m.GetAgentHostPort()), 10)}), nil
+}
+
+func stopReplyItem(m *managerv1.StopReply) (*item, error) {
+	run, err := runOf(m.GetRunId())
+	if err != nil {
+		return nil, err
+	}
+	return replyItem(run, &reply{refused: refusalOf(m.GetRefusal()), stop: true}), nil
+}
+
+func replyItem(run computations.ID, r *reply) *item {
+	it := &item{run: run, reply: r, size: itemSize}
+	if r.refused != nil {
+		it.size += len(r.refused.text)
+	}
+	return it
+}
+
 // faultsText puts a refusal into one line for people.
-func faultsText(r *managerv1.Refusal) string {
+func faultsText(faults []*managerv1.Fault) string {
 	var parts []string
-	for _, f := range r.GetFaults() {
+	for _, f := range faults {
 		if len(parts) == 8 {
-			parts = append(parts, fmt.Sprintf("and %d more", len(r.GetFaults())-8))
+			parts = append(parts, fmt.Sprintf("and %d more", len(faults)-8))
 			break
 		}
 		text := telemetry.Clean(f.GetMessage(), 512)
@@ -225,19 +284,6 @@ func faultsText(r *managerv1.Refusal) string {
 		return "it did not say why"
 	}
 	return telemetry.Clean(strings.Join(parts, "; "), maxReason)
-}
-
-// passing tells whether a refusal is for want of room, and may be another one
-// soon: nothing in it is about the run.
-func passing(r *managerv1.Refusal) bool {
-	return len(r.GetFaults()) > 0 && !slices.ContainsFunc(r.GetFaults(), func(f *managerv1.Fault) bool {
-		return f.GetReason() != reasonNoCapacity || f.GetField() != ""
-	})
-}
-
-// isNotFound tells whether the host says that it never had the run.
-func isNotFound(r *managerv1.Refusal) bool {
-	return len(r.GetFaults()) > 0 && r.GetFaults()[0].GetReason() == reasonNotFound
 }
 
 // The Manager's reasons that are acted on.

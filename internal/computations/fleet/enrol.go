@@ -119,6 +119,13 @@ func (s enrolService) Renew(ctx context.Context, in *managerv1.RenewRequest) (*m
 	if err := f.cfg.Store.View(ctx, func(r computations.Reader) error { _, err := hostOf(r, who); return err }); err != nil {
 		return nil, f.hidden(err, "looking for a host")
 	}
+	// Each renewal is an entry of the audit log, which keeps all.
+	if left := who.expires.Sub(f.now()); left > authority.HostLife/2 {
+		return nil, status.Errorf(codes.FailedPrecondition, "the certificate is good for another %v; a host renews it in the second half of its life", left.Round(time.Hour))
+	}
+	if !f.renewals.allow(who.host) {
+		return nil, status.Error(codes.ResourceExhausted, "this host has renewed its certificate again and again; try again in some minutes")
+	}
 	cert, err := f.sign(who.host, in.GetCertificateRequest())
 	if err != nil {
 		return nil, err

@@ -86,6 +86,8 @@ type Fleet struct {
 	number  atomic.Uint64  // of the last stream
 
 	looks chan struct{} // holds one for each aside that is done now
+	// connects and renewals bound what one host makes the database do.
+	connects, renewals *paces
 }
 
 // looksAtOnce is how many streams look into the database at the same moment.
@@ -108,7 +110,8 @@ func New(c Config) (*Fleet, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	f := &Fleet{cfg: c, log: c.Log, streams: map[computations.ID]*stream{}, looks: make(chan struct{}, looksAtOnce)}
+	f := &Fleet{cfg: c, log: c.Log, streams: map[computations.ID]*stream{}, looks: make(chan struct{}, looksAtOnce),
+		connects: newPaces(connectRate, connectBurst), renewals: newPaces(renewRate, renewBurst)}
 	f.metrics = newMetrics(f)
 	if c.Registry != nil {
 		if err := f.metrics.register(c.Registry); err != nil {

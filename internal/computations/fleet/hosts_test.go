@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"crypto/ecdsa"
 	"crypto/tls"
 	"slices"
 	"strings"
@@ -167,10 +168,14 @@ func TestRenewal(t *testing.T) {
 	each(t, func(w *world) {
 		p := w.process()
 		h := w.join(p, "rack-1")
-		renew := func(h *host) *host {
-			t.Helper()
+		ask := func(h *host) (*managerv1.RenewResponse, *ecdsa.PrivateKey, error) {
 			key, der := newRequest(t)
 			got, err := managerv1.NewEnrolServiceClient(w.dial(p, h.cert)).Renew(w.ctx, &managerv1.RenewRequest{CertificateRequest: der})
+			return got, key, err
+		}
+		renew := func(h *host) *host {
+			t.Helper()
+			got, key, err := ask(h)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,6 +183,10 @@ func TestRenewal(t *testing.T) {
 			fresh.cert = pair(t, got.GetCertificate(), key)
 			return &fresh
 		}
+		if _, _, err := ask(h); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("a fresh certificate was renewed: %v", err)
+		}
+		w.clock.pass(authority.HostLife/2 + time.Hour)
 		m := h.connect(p)
 		run := w.newRun()
 		m.live(run)
@@ -206,6 +215,44 @@ func TestRenewal(t *testing.T) {
 		if err := last.ended(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "has expired") {
 			t.Errorf("%v", err)
 		}
+	})
+}
+
+// TestImpatientHost: one that connects, or renews its certificate, again and again is
+// refused before the database is asked.
+func TestImpatientHost(t *testing.T) {
+	each(t, func(w *world) {
+		p := w.process()
+		h := w.join(p, "rack-1")
+		w.clock.pass(authority.HostLife/2 + time.Hour)
+		conn := w.dial(p, h.cert)
+		refused := func(most int, do func() error) (n int) {
+			for range most {
+				if status.Code(do()) == codes.ResourceExhausted {
+					n++
+				}
+			}
+			return n
+		}
+		if n := refused(10, func() error {
+			_, der := newRequest(t)
+			_, err := managerv1.NewEnrolServiceClient(conn).Renew(w.ctx, &managerv1.RenewRequest{CertificateRequest: der})
+			return err
+		}); n != 5 {
+			t.Errorf("of 10 renewals %d were refused", n)
+		}
+		if n := refused(100, func() error {
+			stream, err := managerv1.NewComputationsServiceClient(conn).Connect(w.ctx)
+			if err != nil {
+				return err
+			}
+			_ = stream.CloseSend()
+			_, err = stream.Recv()
+			return err
+		}); n < 20 {
+			t.Errorf("of 100 connections %d were refused", n)
+		}
+		w.join(p, "rack-2").connect(p) // others are not
 	})
 }
 
@@ -386,6 +433,8 @@ func TestNonsense(t *testing.T) {
 			"a run's old way": {Message: &managerv1.ConnectRequest_Event{Event: event(computations.ID(strings.ToUpper(string(run))), agent, 1, "a")}},
 			"no source":       {Message: &managerv1.ConnectRequest_Event{Event: event(run, 0, 1, "a")}},
 			"another source":  {Message: &managerv1.ConnectRequest_Event{Event: event(run, 9, 1, "a")}},
+			"a reply of none": {Message: &managerv1.ConnectRequest_RunReply{RunReply: &managerv1.RunReply{RunId: strings.Repeat("x", 1<<20)}}},
+			"an end of none":  {Message: &managerv1.ConnectRequest_StopReply{StopReply: &managerv1.StopReply{RunId: "y"}}},
 			"sequence 0":      {Message: &managerv1.ConnectRequest_Event{Event: event(run, agent, 0, "a")}},
 		} {
 			c := h.connect(p)

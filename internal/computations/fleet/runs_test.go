@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/internal/computations/fleet"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -165,6 +167,99 @@ func TestRefusedRunGoesElsewhere(t *testing.T) {
 			}
 		}
 		if got, want := w.kinds(run), []string{"run.offered", "run.refused", "run.offered", "run.refused", "run.offered"}; !slices.Equal(got, want) {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// TestHostThatTellsHasTheRun: what it told is kept, so that it can't refuse it any
+// more. What another host told after it would count as told already.
+func TestHostThatTellsHasTheRun(t *testing.T) {
+	each(t, func(w *world) {
+		p := w.process()
+		a := w.join(p, "a").connect(p)
+		run := w.newRun()
+		a.request(run)
+		b := w.join(p, "b").connect(p)
+		a.told(event(run, agent, 1, "made.up"))
+		if got := w.get(run); got.State != computations.RunStarting || got.Host != a.id {
+			t.Errorf("%+v", got)
+		}
+		a.refuse(run, "NO_CAPACITY", "")
+		a.told(event(run, agent, 2, "made.up"))
+		if got := w.get(run); got.State != computations.RunStarting || got.Host != a.id || b.count(asks(run)) > 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// TestLateRefusal: a no that is still to be committed when its host has connected
+// anew, and was asked anew, counts no more: the host may have agreed meanwhile.
+func TestLateRefusal(t *testing.T) {
+	each(t, func(w *world) {
+		var commits atomic.Int64
+		held, release := make(chan int64, 8), make(chan struct{}, 8)
+		holding := new(atomic.Bool)
+		p := w.process(func(c *fleet.Config) {
+			c.Step = func(point string) {
+				if point == "event.committing" && holding.Load() {
+					held <- commits.Add(1)
+					<-release
+				}
+			}
+		})
+		h := w.join(p, "a")
+		m := h.connect(p)
+		own, run := w.newRun(), computations.ID("")
+		m.live(own)
+		run = w.newRun()
+		m.request(run)
+		w.become(run, computations.RunOffered)
+		b := w.join(p, "b").connect(p)
+		holding.Store(true)
+		m.tell(event(own, agent, 2, "filler"))
+		<-held // nothing is committed until it goes on: the next batch has both of these
+		m.tell(event(own, agent, 3, "filler"))
+		m.refuse(run, "NO_CAPACITY", "")
+		time.Sleep(100 * time.Millisecond) // they are in the queue
+		release <- struct{}{}
+		<-held
+		m.cut()
+		h.hello = hello(func(x *managerv1.Hello) { x.Runs = []*managerv1.RunStatus{{RunId: string(own)}} })
+		again := h.connect(p)
+		again.request(run)
+		holding.Store(false)
+		release <- struct{}{}
+		again.accept(run)
+		if got := w.become(run, computations.RunStarting); got.Host != h.id || b.count(asks(run)) > 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// TestHostGoesAwayAndComesBack: it is said of its runs, and what can be done.
+func TestHostGoesAwayAndComesBack(t *testing.T) {
+	each(t, func(w *world) {
+		p := w.process()
+		h := w.join(p, "rack-1")
+		m := h.connect(p)
+		run := w.newRun()
+		m.live(run)
+		m.told(event(run, agent, 2, vm.EventState, "to", "Running"))
+		m.cut()
+		reason := func(want string) {
+			t.Helper()
+			w.await("the reason "+want, func(r computations.Reader) (bool, error) {
+				got, err := r.Run(run)
+				return strings.Contains(got.Reason, want), err
+			})
+		}
+		w.update(func(x computations.Writer) error { x.Signal(computations.TopicQueue); return nil })
+		reason("rack-1, is not connected: it may go on there; if the host never comes back, an operator ends its runs by revoking it")
+		h.hello = hello(func(x *managerv1.Hello) { x.Runs = []*managerv1.RunStatus{{RunId: string(run)}} })
+		h.connect(p)
+		reason("the algorithm runs")
+		if got := w.kinds(run); got[len(got)-1] != "run.goes-on" {
 			t.Errorf("%q", got)
 		}
 	})

@@ -86,9 +86,12 @@ func (f *Fleet) place(ctx context.Context) (more bool, err error) {
 		hosts, err = r.Hosts()
 		return err
 	})
-	if err != nil || !waiting {
+	if err != nil {
+		return false, err // how many wait is as it was, as far as is known
+	}
+	if !waiting {
 		f.metrics.queued.Set(0)
-		return false, err
+		return false, nil
 	}
 	var offered, left int
 	err = f.cfg.Store.Update(ctx, func(w computations.Writer) error {
@@ -256,7 +259,7 @@ func (p *placement) demand(id computations.ID) (demand, error) {
 
 // sweep looks at hosts that don't answer. Runs of one that was revoked end: it
 // tells nothing any more, and may have started them, so that no other may. Of runs
-// that are offered to one that is away it is said for what they wait.
+// of one that is away it is said for what they wait.
 func (f *Fleet) sweep(ctx context.Context) error {
 	var hosts []computations.Host
 	err := f.cfg.Store.View(ctx, func(r computations.Reader) (err error) { hosts, err = r.Hosts(); return err })
@@ -275,8 +278,8 @@ func (f *Fleet) sweep(ctx context.Context) error {
 				return "run.failed"
 			}))
 		default:
-			err = errors.Join(err, f.change(ctx, h.ID, atHost[:1], func(h computations.Host, run *computations.Run) (kind string) {
-				if reason := "offered to " + h.Name + ", which is not connected, and must answer first"; run.Reason != reason && !h.Live(f.now()) {
+			err = errors.Join(err, f.change(ctx, h.ID, atHost, func(h computations.Host, run *computations.Run) (kind string) {
+				if reason := away(run.State, h.Name); run.Reason != reason && !h.Live(f.now()) {
 					run.Reason = reason
 					return "run.waits"
 				}

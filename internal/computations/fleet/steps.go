@@ -96,6 +96,27 @@ var saysState = map[string]string{
 	stateStopped:  "the agent was told to stop",
 }
 
+// away says why nothing is heard of a run, and what can be done.
+func away(state computations.RunState, host string) string {
+	if state == computations.RunOffered {
+		return "offered to " + host + ", which is not connected, and must answer first"
+	}
+	return "its host, " + host + ", is not connected: it may go on there; if the host never comes back, an operator ends its runs by revoking it"
+}
+
+// stands says how a run stands of whose host nothing new was heard.
+func stands(r *computations.Run) string {
+	switch {
+	case r.State == computations.RunStarting:
+		return "its VM is being started"
+	case r.AgentState == stateFailed:
+		return "the computation failed"
+	case saysState[r.AgentState] != "":
+		return saysState[r.AgentState]
+	}
+	return "the agent takes inputs"
+}
+
 // order of the states of a run; each end is the last.
 var order = map[computations.RunState]int{
 	computations.RunQueued: 0, computations.RunOffered: 1, computations.RunStarting: 2, computations.RunRunning: 3,
@@ -164,8 +185,9 @@ func failure(e *computations.Entry) string {
 	return "the computation failed"
 }
 
-// outcome is how a run ended, by all that was told of it: what the computation
-// came to is before how its VM ended. told is in any order.
+// outcome is how a run ended, by the last that was told of it and by what the agent
+// had come to: what the computation came to is before how its VM ended. told is in
+// any order.
 func outcome(r *computations.Run, told []computations.Entry) (state computations.RunState, reason string) {
 	seen := map[string]*computations.Entry{}
 	for i := range told {
@@ -204,6 +226,9 @@ func outcome(r *computations.Run, told []computations.Entry) (state computations
 		}
 		if e := seen[end.sign]; e != nil {
 			return end.state, end.reason(e)
+		}
+		if end.sign == r.AgentState && agentOrder[r.AgentState] == agentOrder[stateReleased] {
+			return end.state, end.reason(&computations.Entry{}) // told before the last
 		}
 	}
 	reason = "its VM ended before the computation had"

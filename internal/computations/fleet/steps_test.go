@@ -93,6 +93,12 @@ func TestOutcome(t *testing.T) {
 		})
 	}
 	r := computations.Run{}
+	for state, want := range map[string]computations.RunState{stateReleased: computations.RunFinished, stateFailed: computations.RunFailed} {
+		r := computations.Run{State: computations.RunRunning, AgentState: state, StopAsked: time.Unix(1, 0)}
+		if got, reason := outcome(&r, evs(stopping, exited, removed)); got != want {
+			t.Errorf("with %s told long ago: %s, %q", state, got, reason)
+		}
+	}
 	e := ev(exited)
 	e.Message = "QEMU exited with status 1."
 	if _, reason := outcome(&r, []computations.Entry{e}); reason != "its VM ended before the computation had: QEMU exited with status 1" {
@@ -225,8 +231,12 @@ func TestHostsWordsHaveTheirForm(t *testing.T) {
 	for range 20 {
 		refusal.Faults = append(refusal.Faults, &managerv1.Fault{Field: strings.Repeat("f", 500), Message: strings.Repeat("m", 5000) + "\x07"})
 	}
-	if text := faultsText(refusal); len(text) > maxReason || strings.Contains(text, "\x07") {
-		t.Errorf("a refusal of %d bytes", len(text))
+	it, err := runReplyItem(&managerv1.RunReply{RunId: string(computations.NewID()), Refusal: refusal})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := it.reply.refused.text; len(text) > maxReason || strings.Contains(text, "\x07") || it.size != itemSize+len(text) {
+		t.Errorf("a refusal of %d bytes, counted as %d", len(text), it.size)
 	}
 }
 

@@ -83,6 +83,9 @@ func (c connectService) Connect(g managerStream) error {
 	if err != nil {
 		return err
 	}
+	if !f.connects.allow(who.host) {
+		return status.Error(codes.ResourceExhausted, "this host connects too often; wait a while")
+	}
 	err = f.aside(ctx, func() error {
 		return f.cfg.Store.View(ctx, func(r computations.Reader) error { _, err := hostOf(r, who); return err })
 	})
@@ -308,9 +311,9 @@ func (s *stream) take(m *managerv1.ConnectRequest) (*item, error) {
 		}
 		return logItem(m.Log, dropped, s.f.now())
 	case *managerv1.ConnectRequest_RunReply:
-		return &item{size: itemSize, run: computations.ID(m.RunReply.GetRunId()), runReply: m.RunReply}, nil
+		return runReplyItem(m.RunReply)
 	case *managerv1.ConnectRequest_StopReply:
-		return &item{size: itemSize, run: computations.ID(m.StopReply.GetRunId()), stopReply: m.StopReply}, nil
+		return stopReplyItem(m.StopReply)
 	case *managerv1.ConnectRequest_HostStatus:
 		if !s.statusCounts(m.HostStatus, time.Now()) {
 			return nil, nil

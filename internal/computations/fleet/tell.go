@@ -210,6 +210,9 @@ func (s *stream) arrive(ctx context.Context, hello *managerv1.Hello) error {
 		for _, run := range runs {
 			if holds[run.ID] {
 				known++
+				if err := s.back(w, run.ID); err != nil {
+					return err
+				}
 				continue
 			}
 			if run.State == computations.RunOffered {
@@ -233,6 +236,20 @@ func (s *stream) arrive(ctx context.Context, hello *managerv1.Hello) error {
 	}
 	s.f.step("host.connected")
 	return nil
+}
+
+// back says how a run stands whose host was away.
+func (s *stream) back(w computations.Writer, id computations.ID) error {
+	run, err := w.LockRun(id)
+	if err != nil || run.Host != s.host || run.State != computations.RunStarting && run.State != computations.RunRunning || run.Reason != away(run.State, s.name) {
+		return err
+	}
+	run.Reason = stands(&run)
+	if err := computations.ServiceEvent(w, id, s.f.now(), "run.goes-on", "its host, "+s.name+", is connected again", nil); err != nil {
+		return err
+	}
+	w.Signal(computations.WorkspaceTopic(run.Workspace))
+	return w.PutRun(run)
 }
 
 // lost ends a run of which its host knows nothing any more.
