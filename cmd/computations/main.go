@@ -28,6 +28,8 @@ const usage = `usage:
                                       service is stopped for it
   cocos-computations ca               print the certificate authority, and its
                                       fingerprint on standard error
+  cocos-computations new-authority    let the data folder's authority take the place
+                                      of one that is lost: every host enrols again
   cocos-computations audit-verify     follow the audit log's chain of hashes
   cocos-computations backup FILE      copy the embedded database, also while the
                                       service runs
@@ -66,11 +68,12 @@ type command struct {
 }
 
 var commands = map[string]command{
-	"link":         {0, 1, link},
-	"ca":           {0, 0, printAuthority},
-	"audit-verify": {0, 0, verifyAudit},
-	"backup":       {1, 1, backup},
-	"restore":      {1, 1, restore},
+	"link":          {0, 1, link},
+	"ca":            {0, 0, printAuthority},
+	"new-authority": {0, 0, newAuthority},
+	"audit-verify":  {0, 0, verifyAudit},
+	"backup":        {1, 1, backup},
+	"restore":       {1, 1, restore},
 }
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {

@@ -50,6 +50,22 @@ type parts struct {
 
 // open makes the data folder and opens what is in it.
 func open(ctx context.Context, s settings, log *slog.Logger) (*parts, error) {
+	p, err := openFolder(ctx, s, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := known(ctx, p.store, s, p.authority.Fingerprint(), log); err != nil {
+		return nil, errors.Join(err, p.store.Close())
+	}
+	p.service, err = computations.New(computations.Config{Store: p.store, Name: s.publicURL, LoginFlags: p.loginFlags(), Log: log})
+	if err != nil {
+		return nil, errors.Join(err, p.store.Close())
+	}
+	return p, nil
+}
+
+// openFolder is open without a look at whether database and authority belong together.
+func openFolder(ctx context.Context, s settings, log *slog.Logger) (*parts, error) {
 	if err := makeDataDir(s.dataDir); err != nil {
 		return nil, err
 	}
@@ -60,10 +76,6 @@ func open(ctx context.Context, s settings, log *slog.Logger) (*parts, error) {
 	}
 	if p.store, err = store.Open(ctx, storeConfig(s, log)); err != nil {
 		return nil, err
-	}
-	p.service, err = computations.New(computations.Config{Store: p.store, Name: s.publicURL, LoginFlags: p.loginFlags(), Log: log})
-	if err != nil {
-		return nil, errors.Join(err, p.store.Close())
 	}
 	return p, nil
 }
@@ -167,6 +179,8 @@ type faces struct {
 	watch   *watch
 
 	httpListener, grpcListener, metricsListener net.Listener
+	// tls is with the operator's certificate; nil: there is none.
+	tls *tls.Config
 }
 
 func (p *parts) faces() (*faces, error) {
@@ -189,7 +203,8 @@ func (p *parts) faces() (*faces, error) {
 	}
 	f.http = f.console.Server(f.console)
 	if p.tlsCert != "" {
-		f.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
+		f.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
+		f.http.TLSConfig = f.tls.Clone()
 	}
 	if f.api, err = userapi.New(userapi.Config{Service: p.service, Version: version(), Log: p.log}); err != nil {
 		return nil, err
@@ -283,7 +298,20 @@ func (f *faces) listen() (err error) {
 			return errors.Join(fmt.Errorf("%s=%q: %w; set another address or port", l.name, l.addr, err), f.close())
 		}
 	}
+	if f.metricsAddr != "" {
+		f.metricsListener = f.covered(f.metricsListener, f.metricsAddr)
+	}
 	return nil
+}
+
+// covered is a listener whose connections have TLS where others than this machine come.
+func (f *faces) covered(l net.Listener, addr string) net.Listener {
+	if loopback(addr) {
+		return l
+	}
+	c := f.tls.Clone() // there is one: parse wants it
+	c.NextProtos = nil
+	return tls.NewListener(l, c)
 }
 
 // close closes what listens and is not being served.

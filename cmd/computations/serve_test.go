@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -223,6 +224,84 @@ func TestToolsBesideTheService(t *testing.T) {
 	}
 }
 
+// TestOneAuthorityForOneDatabase: a process with an authority of its own is refused,
+// unless the operator says that it takes the place of the lost one.
+func TestOneAuthorityForOneDatabase(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	start(t, dir).end()
+	kept, err := os.ReadFile(filepath.Join(dir, authority.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, authority.File)); err != nil {
+		t.Fatal(err)
+	}
+	other := &running{t: t, environ: []string{"COMPUTATIONS_DATA_DIR=" + dir}}
+	if _, err := other.command("link"); !errors.Is(err, errOtherAuthority) || !strings.Contains(err.Error(), "new-authority") {
+		t.Errorf("another authority: %v", err)
+	}
+	made, err := os.ReadFile(filepath.Join(dir, authority.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(b []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, authority.File), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(kept)
+	start(t, dir).end()
+	put(made)
+	if out, err := other.command("new-authority"); err != nil || !strings.Contains(out, "every host must enrol again") {
+		t.Errorf("%q, %v", out, err)
+	}
+	start(t, dir).end()
+}
+
+// TestMetricsElsewhere than on loopback are over TLS.
+func TestMetricsElsewhere(t *testing.T) {
+	a, err := authority.Open(authority.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := a.Server("localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Certificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	writePair(t, cert, key, c)
+	own := &pair{certFile: cert, keyFile: key, log: discard(), now: time.Now}
+	if err := own.read(); err != nil {
+		t.Fatal(err)
+	}
+	f := &faces{tls: &tls.Config{GetCertificate: own.certificate}}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(a.PEM())
+	for addr, covered := range map[string]bool{"127.0.0.1:9102": false, "192.0.2.1:9102": true} {
+		l, err := net.Listen("tcp", "127.0.0.1:0") // in its place
+		if err != nil {
+			t.Fatal(err)
+		}
+		l = f.covered(l, addr)
+		server := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)}
+		go func() { _ = server.Serve(l) }()
+		conn, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "localhost"})
+		if (err == nil) != covered {
+			t.Errorf("%s: %v", addr, err)
+		}
+		if err == nil {
+			_ = conn.Close()
+		}
+		_ = server.Close()
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -248,7 +327,7 @@ func TestRefusals(t *testing.T) {
 		"arguments":       {[]string{"backup"}, nil, "backup was given 0 arguments"},
 		"too many":        {[]string{"version", "now"}, nil, "version takes no arguments"},
 		"no authority":    {[]string{"ca"}, nil, "there is no authority yet"},
-		"pg backup":       {[]string{"backup", "x"}, []string{"COMPUTATIONS_DATABASE=postgres://u@h/d"}, "use pg_dump"},
+		"pg backup":       {[]string{"backup", "x"}, []string{"COMPUTATIONS_DATABASE=postgres://u@127.0.0.1/d"}, "use pg_dump"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			environ := append([]string{

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/ultravioletrs/cocos/internal/config"
 )
 
@@ -47,7 +49,7 @@ func table() config.Table[settings] {
 			Effect: "Where the certificate authority and the embedded database are; made with mode 0700. Unset: `/var/lib/cocos-computations` for root and the user whose it is, else `cocos-computations` in the user's data folder (`XDG_DATA_HOME`, or `~/.local/share`).",
 			Set:    config.Path(func(s *settings) *string { return &s.dataDir })},
 		{Name: "COMPUTATIONS_DATABASE", Kind: "URL", Secret: true,
-			Effect: "A PostgreSQL database, such as `postgres://cocos:PASSWORD@db.example.org/cocos?sslmode=verify-full`; several processes may share it. Unset: an embedded SQLite database in the data folder, for one process.",
+			Effect: "A PostgreSQL database, such as `postgres://cocos:PASSWORD@db.example.org/cocos?sslmode=verify-full`; several processes may share it. Anywhere but on this machine `sslmode` must ask for TLS. Unset: an embedded SQLite database in the data folder, for one process.",
 			Set:    databaseURL},
 		{Name: "COMPUTATIONS_HTTP_ADDR", Kind: "ADDRESS:PORT", Fallback: "127.0.0.1:7080",
 			Effect: "Where the console listens. Anywhere but on loopback it speaks TLS only, with COMPUTATIONS_TLS_CERT.",
@@ -62,7 +64,7 @@ func table() config.Table[settings] {
 			Effect: "Where Managers and `cocos-cli` reach COMPUTATIONS_GRPC_ADDR, for the commands that the console shows and for the name in the server's own certificate. Unset: COMPUTATIONS_GRPC_ADDR.",
 			Set:    config.HostPort(func(s *settings) *string { return &s.grpcPublic }, "cocos.example.org:7001")},
 		{Name: "COMPUTATIONS_TLS_CERT", Kind: "file",
-			Effect: "PEM certificate, with its chain, for both addresses; read again when it changes. Unset: the gRPC address has a certificate of the service's own authority, and the console must be on loopback.",
+			Effect: "PEM certificate, with its chain, for all addresses; read again when it changes. Unset: the gRPC address has a certificate of the service's own authority, and console and metrics must be on loopback.",
 			Set:    config.Path(func(s *settings) *string { return &s.tlsCert })},
 		{Name: "COMPUTATIONS_TLS_KEY", Kind: "file",
 			Effect: "PEM private key of that certificate.",
@@ -71,7 +73,7 @@ func table() config.Table[settings] {
 			Effect: "Reverse proxies, such as `10.0.0.0/8`, whose `X-Forwarded-For` is believed. Unset: none.",
 			Set:    networks},
 		{Name: "COMPUTATIONS_METRICS_ADDR", Kind: "ADDRESS:PORT or none", Fallback: "127.0.0.1:9102",
-			Effect: "Where `/healthz`, `/readyz` and Prometheus' `/metrics` are.",
+			Effect: "Where `/healthz`, `/readyz` and Prometheus' `/metrics` are. Anywhere but on loopback it speaks TLS only, with COMPUTATIONS_TLS_CERT.",
 			Set: config.OrNone(func(s *settings) { s.metricsAddr = "" },
 				config.ListenAddr(func(s *settings) *string { return &s.metricsAddr }, "127.0.0.1:9102"))},
 		{Name: "COMPUTATIONS_OIDC_ISSUER", Kind: "URL",
@@ -90,7 +92,7 @@ func table() config.Table[settings] {
 			Effect: "How long calls in progress may take to end when the service is stopped.",
 			Set:    config.Duration(func(s *settings) *time.Duration { return &s.grace }, time.Second, 10*time.Minute)},
 		{Name: "COCOS_JAEGER_URL", Kind: "URL", Secret: true,
-			Effect: "OTLP collector to which spans are sent over HTTP, such as `http://localhost:4318/v1/traces`; unset: none.",
+			Effect: "OTLP collector to which spans are sent over HTTP, such as `http://localhost:4318/v1/traces`, or over HTTPS where it is not on this machine; unset: none.",
 			Set:    config.TraceURL(func(s *settings) *string { return &s.traceURL })},
 		{Name: "COCOS_JAEGER_TRACE_RATIO", Kind: "number", Unit: "0 to 1", Fallback: "1.0",
 			Effect: "Share of the calls, pages and runs that are traced.",
@@ -107,6 +109,12 @@ func parse(environ []string) (settings, error) {
 	}
 	if (s.tlsCert == "") != (s.tlsKey == "") {
 		errs = append(errs, errors.New("COMPUTATIONS_TLS_CERT and COMPUTATIONS_TLS_KEY go together; set both, or neither"))
+	}
+	if s.tlsCert == "" && s.metricsAddr != "" && !loopback(s.metricsAddr) {
+		errs = append(errs, fmt.Errorf("COMPUTATIONS_METRICS_ADDR=%q is not on loopback, and there is no certificate for it; set COMPUTATIONS_TLS_CERT and COMPUTATIONS_TLS_KEY, or listen on 127.0.0.1", s.metricsAddr))
+	}
+	if u, err := url.Parse(s.traceURL); err == nil && u.Scheme == "http" && !here(u.Hostname()) {
+		errs = append(errs, errors.New("COCOS_JAEGER_URL is an http address of another machine: use https, or a collector on this one"))
 	}
 	if s.tlsCert == "" && !loopback(s.httpAddr) {
 		errs = append(errs, fmt.Errorf("COMPUTATIONS_HTTP_ADDR=%q is not on loopback, and the console has no certificate; set COMPUTATIONS_TLS_CERT and COMPUTATIONS_TLS_KEY, or listen on 127.0.0.1 behind a reverse proxy", s.httpAddr))
@@ -177,8 +185,28 @@ func databaseURL(s *settings, v string) error {
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
 		return errors.New("a URL that begins with postgres://, such as postgres://USER:PASSWORD@HOST/DATABASE")
 	}
+	c, err := pgconn.ParseConfig(v)
+	if err != nil {
+		return errors.New("a URL that PostgreSQL's clients can read, such as postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full") // not the error: it may have the password
+	}
+	// Each way that a client would try, as it is without TLS where the server asks for none.
+	ways := []pgconn.FallbackConfig{{Host: c.Host, TLSConfig: c.TLSConfig}}
+	for _, f := range c.Fallbacks {
+		ways = append(ways, *f)
+	}
+	for _, w := range ways {
+		if w.TLSConfig == nil && !filepath.IsAbs(w.Host) && !here(w.Host) {
+			return errors.New("a URL with ?sslmode=verify-full, as the server is not on this machine: else the connection may go without TLS")
+		}
+	}
 	s.database = v
 	return nil
+}
+
+// here tells whether a host's name or address is this machine's own.
+func here(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
 func publicURL(s *settings, v string) error {
@@ -186,10 +214,8 @@ func publicURL(s *settings, v string) error {
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
 		return errors.New("an address without path, query and password, such as https://cocos.example.org")
 	}
-	if u.Scheme == "http" && u.Hostname() != "localhost" {
-		if a, err := netip.ParseAddr(u.Hostname()); err != nil || !a.IsLoopback() {
-			return errors.New("an https address: without TLS only this machine itself may be served")
-		}
+	if u.Scheme == "http" && !here(u.Hostname()) {
+		return errors.New("an https address: without TLS only this machine itself may be served")
 	}
 	s.publicURL = u.Scheme + "://" + u.Host
 	return nil

@@ -53,10 +53,12 @@ func TestEveryVariable(t *testing.T) {
 	file := struct{ good, bad []string }{[]string{"a.pem"}, []string{"a\nb"}}
 	text := struct{ good, bad []string }{[]string{"anything"}, []string{""}}
 	for name, c := range map[string]struct{ good, bad []string }{
-		"COMPUTATIONS_LOG_LEVEL":       {[]string{"debug", "error"}, []string{"DEBUG"}},
-		"COMPUTATIONS_LOG_FORMAT":      {[]string{"text", "json"}, []string{"xml"}},
-		"COMPUTATIONS_DATA_DIR":        file,
-		"COMPUTATIONS_DATABASE":        {[]string{"postgres://u:p@h/d", "postgresql:///d?host=/run"}, []string{"mysql://h/d", "cocos.db"}},
+		"COMPUTATIONS_LOG_LEVEL":  {[]string{"debug", "error"}, []string{"DEBUG"}},
+		"COMPUTATIONS_LOG_FORMAT": {[]string{"text", "json"}, []string{"xml"}},
+		"COMPUTATIONS_DATA_DIR":   file,
+		"COMPUTATIONS_DATABASE": {
+			[]string{"postgres://u:p@h/d?sslmode=verify-full", "postgresql:///d?host=/run", "postgres://u@localhost/d", "postgres://u@[::1]/d?sslmode=disable"},
+			[]string{"mysql://h/d", "cocos.db", "postgres://u:p@h/d", "postgres://u:p@h/d?sslmode=prefer", "postgres://u:p@h/d?sslmode=disable", "postgres://u@localhost,h/d", "postgres://u@h/d?sslmode=x"}},
 		"COMPUTATIONS_HTTP_ADDR":       addr,
 		"COMPUTATIONS_GRPC_ADDR":       addr,
 		"COMPUTATIONS_METRICS_ADDR":    {append(addr.good, "none"), addr.bad},
@@ -101,6 +103,8 @@ func TestWhatCannotGoTogether(t *testing.T) {
 	}{
 		"certificate alone": {[]string{"COMPUTATIONS_TLS_CERT=a"}, "COMPUTATIONS_TLS_CERT and COMPUTATIONS_TLS_KEY go together"},
 		"plain console":     {[]string{"COMPUTATIONS_HTTP_ADDR=0.0.0.0:7080"}, "the console has no certificate"},
+		"plain metrics":     {[]string{"COMPUTATIONS_METRICS_ADDR=0.0.0.0:9102"}, "there is no certificate for it"},
+		"plain traces":      {[]string{"COCOS_JAEGER_URL=http://traces.example.org:4318/v1/traces"}, "COCOS_JAEGER_URL is an http address of another machine"},
 		"half a provider":   {[]string{"COMPUTATIONS_OIDC_ISSUER=https://id.example.org", "COMPUTATIONS_OIDC_CLIENT_ID=x"}, "COMPUTATIONS_OIDC_CLIENT_SECRET_FILE is unset"},
 		"unknown":           {[]string{"COMPUTATIONS_HTTP_ADR=x"}, "did you mean COMPUTATIONS_HTTP_ADDR?"},
 	} {
