@@ -221,6 +221,17 @@ type Entry struct {
 	// Dropped counts the log lines lost just before this one.
 	Dropped   int64
 	Committed time.Time
+	// Told is how much the run has told with this entry, in bytes; Append alone says it.
+	Told int64
+}
+
+// Bytes is how much an entry tells.
+func (e *Entry) Bytes() int64 {
+	n := len(e.Source) + len(e.Kind) + len(e.Message)
+	for k, v := range e.Attributes {
+		n += len(k) + len(v)
+	}
+	return int64(n)
 }
 
 // Receipt is what a consumer handed in: only consumers of the computation see it.

@@ -94,9 +94,9 @@ var (
 		columns: []string{"run_id", "position", "type", "source", "sequence", "time", "level", "kind", "message", "attributes", "dropped", "committed"},
 		types:   []string{"text", "bigint", "text", "text", "bigint", "bigint", "text", "text", "text", "text", "bigint", "bigint"}}
 	placeRows = &bulk{table: "positions",
-		columns:  []string{"run_id", "last", "sequences", "swept"},
-		types:    []string{"text", "bigint", "text", "boolean"},
-		conflict: "ON CONFLICT (run_id) DO UPDATE SET last = excluded.last, sequences = excluded.sequences, swept = excluded.swept"}
+		columns:  []string{"run_id", "last", "sequences", "swept", "bytes"},
+		types:    []string{"text", "bigint", "text", "boolean", "bigint"},
+		conflict: "ON CONFLICT (run_id) DO UPDATE SET last = excluded.last, sequences = excluded.sequences, swept = excluded.swept, bytes = excluded.bytes"}
 )
 
 // place is a row of positions.
@@ -104,6 +104,7 @@ type place struct {
 	last      int64
 	sequences map[string]int64
 	swept     bool
+	bytes     int64
 }
 
 // maxSources bounds how many sources' highest sequences are kept: a host may make
@@ -147,7 +148,8 @@ func (x *tx) Append(entries []entry) ([]entry, error) {
 			}
 		}
 		p.last++
-		e.Position = p.last
+		p.bytes += e.Bytes()
+		e.Position, e.Told = p.last, p.bytes
 		if e.Committed.IsZero() {
 			e.Committed = now
 		}
@@ -209,10 +211,10 @@ func (x *tx) places(entries []entry) (map[id]*place, error) {
 	err := x.session.query(func(scan func(...any) error) error {
 		var run id
 		p := &place{sequences: map[string]int64{}}
-		err := scan(&run, &p.last, doc{&p.sequences}, &p.swept)
+		err := scan(&run, &p.last, doc{&p.sequences}, &p.swept, &p.bytes)
 		all[run] = p
 		return err
-	}, "SELECT run_id, last, sequences, swept FROM positions WHERE "+d.isAnyOf("run_id", "$1")+" ORDER BY run_id"+d.forUpdate(), []any{d.list(names)})
+	}, "SELECT run_id, last, sequences, swept, bytes FROM positions WHERE "+d.isAnyOf("run_id", "$1")+" ORDER BY run_id"+d.forUpdate(), []any{d.list(names)})
 	if err != nil {
 		return nil, x.fail(err)
 	}
@@ -239,7 +241,7 @@ func (x *tx) savePlaces(places map[id]*place) error {
 		if err != nil {
 			return x.fail(err)
 		}
-		rows = append(rows, []any{string(r), p.last, sequences, p.swept})
+		rows = append(rows, []any{string(r), p.last, sequences, p.swept, p.bytes})
 	}
 	return x.fail(x.session.bulk(placeRows, rows))
 }

@@ -86,6 +86,10 @@ func testEntries(t *testing.T, s *store.Store) {
 		}
 		all, err := wr.Entries("run-2", computations.EntryFilter{Backward: true, Limit: 1})
 		kept[0].Committed = kept[0].Committed.UTC().Round(0)
+		if kept[0].Told <= kept[0].Bytes() {
+			t.Errorf("%d bytes told with this one, of %d itself", kept[0].Told, kept[0].Bytes())
+		}
+		kept[0].Told = 0
 		if !reflect.DeepEqual(all, kept) {
 			t.Errorf("kept  %+v\nfound %+v", kept, all)
 		}
@@ -162,7 +166,12 @@ func testDirtyEntries(t *testing.T, s *store.Store) {
 			return err
 		}
 		found, err := w.Entries("run-1", computations.EntryFilter{})
+		told := int64(0)
 		for i := range kept {
+			if told += kept[i].Bytes(); kept[i].Told != told {
+				t.Errorf("%d bytes told, want %d", kept[i].Told, told)
+			}
+			kept[i].Told = 0
 			kept[i].Committed = kept[i].Committed.UTC().Round(0)
 		}
 		if !reflect.DeepEqual(kept, found) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/internal/telemetry"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
@@ -84,6 +85,9 @@ func (b *batch) apply(w computations.Writer) error {
 				}
 				e := *it.entry
 				e.Committed = now
+				if p.s.queue.full[it.run] {
+					shorten(&e)
+				}
 				entries = append(entries, e)
 			case it.reply.stop:
 				if err := b.stopped(p.s, run, it.reply.refused); err != nil {
@@ -149,11 +153,11 @@ func (b *batch) append(entries []computations.Entry, addresses map[computations.
 	for i := range kept {
 		e := &kept[i]
 		b.told[e.Run] = true
-		if e.Position >= b.f.cfg.MaxEntries {
-			b.full[e.Run] = true
-		}
-		if e.Position == b.f.cfg.MaxEntries {
-			full := fmt.Sprintf("it has told %d entries: no more lines of its log are kept, but its events are", e.Position)
+		most, room := b.f.cfg.MaxEntries, b.f.cfg.MaxBytes
+		before := e.Position-1 >= most || e.Told-e.Bytes() >= room
+		b.full[e.Run] = e.Position >= most || e.Told >= room
+		if b.full[e.Run] && !before {
+			full := fmt.Sprintf("it has told %d entries of %d bytes: no more lines of its log are kept, and of its events no long texts", e.Position, e.Told)
 			if err := computations.ServiceEvent(b.w, e.Run, b.f.now(), "run.log-full", full, nil); err != nil {
 				return err
 			}
@@ -181,6 +185,22 @@ func (b *batch) append(entries []computations.Entry, addresses map[computations.
 		}
 	}
 	return nil
+}
+
+// shortText is what is kept of each text of an event that comes beyond what a run may
+// tell, in bytes: enough for all that changes a run.
+const shortText = 128
+
+// shorten keeps of an event what changes its run.
+func shorten(e *computations.Entry) {
+	e.Message = telemetry.Clean(e.Message, shortText)
+	short := map[string]string{}
+	for _, name := range stepAttributes {
+		if v, ok := e.Attributes[name]; ok {
+			short[name] = telemetry.Clean(v, shortText)
+		}
+	}
+	e.Attributes = short
 }
 
 // end is what a run has come to, now that nothing is left of its VM.

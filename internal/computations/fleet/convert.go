@@ -34,9 +34,9 @@ const (
 	maxFindings      = 64
 	maxImages        = 16
 	// maxSequence bounds an honest source's events of one run. What comes beyond is
-	// acknowledged and not kept: a guest must not be able to fill the database, nor
-	// to cut off the host that it runs on.
-	maxSequence = 1 << 17
+	// acknowledged and not kept, so that a guest can't cut off the host that it runs on.
+	// With Config.MaxBytes and shortText a run keeps at most some 150 MiB.
+	maxSequence = 1 << 16
 	// itemSize is what an item costs beside its text, in bytes.
 	itemSize = 256
 )

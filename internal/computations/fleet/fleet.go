@@ -58,9 +58,10 @@ type Config struct {
 	// ServerAuthorities is what hosts are told to know this server by, PEM; nil:
 	// nothing, they go on trusting whom they trusted when they joined.
 	ServerAuthorities []byte
-	// MaxEntries is from how many entries of a run on its log lines are not kept;
-	// zero: 100,000.
-	MaxEntries int64
+	// MaxEntries and MaxBytes are from how many entries of a run, or bytes of them, on
+	// its log lines are not kept, and its events no more than needed; zero: 100,000
+	// and 64 MiB.
+	MaxEntries, MaxBytes int64
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 	// Log is told what operators should know; nil: slog.Default.
@@ -103,6 +104,9 @@ func New(c Config) (*Fleet, error) {
 	}
 	if c.MaxEntries == 0 {
 		c.MaxEntries = 100_000
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 64 << 20
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -89,6 +89,9 @@ var steps = map[string]step{
 	}},
 }
 
+// stepAttributes are the attributes that steps and outcome look at.
+var stepAttributes = []string{"agent_port", "simulated", "agent_key", "from", "to", "reason"}
+
 var saysState = map[string]string{
 	stateRunning:  "the algorithm runs",
 	stateResult:   "the result waits for its consumers",

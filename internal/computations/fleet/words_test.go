@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
@@ -44,6 +45,38 @@ func TestTooMuchOfARun(t *testing.T) {
 		// Of the run itself: offered, accepted, starting, ready.
 		if full != 1 || lines > most || events != 3*most+1+4 {
 			t.Errorf("%d lines, %d events, said %d times", lines, events, full)
+		}
+		if got := w.get(run); got.AgentState != "Running" {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// TestLongWordsOfARun: from so many bytes on, no long text of it is kept; what its
+// events change they still change.
+func TestLongWordsOfARun(t *testing.T) {
+	each(t, func(w *world) {
+		const most = 64 << 10
+		p := w.process(func(c *fleet.Config) { c.MaxBytes = most })
+		m := w.join(p, "rack-1").connect(p)
+		run := w.newRun()
+		m.live(run)
+		for i := range 30 {
+			e := event(run, agent, uint64(i+2), "input.received", "name", strings.Repeat("n", 4<<10))
+			e.Message = strings.Repeat("m", 4<<10)
+			m.told(e)
+		}
+		m.told(event(run, agent, 100, vm.EventState, "to", "Running"))
+		var kept int64
+		full := 0
+		for _, e := range w.entries(run) {
+			kept += e.Bytes()
+			if e.Kind == "run.log-full" {
+				full++
+			}
+		}
+		if full != 1 || kept > most+16<<10 {
+			t.Errorf("%d bytes are kept, said %d times", kept, full)
 		}
 		if got := w.get(run); got.AgentState != "Running" {
 			t.Errorf("%+v", got)
