@@ -225,11 +225,15 @@ func (c *sqliteConn) open(db *sql.DB) (err error) {
 	}
 	c.statements = map[string]*sql.Stmt{}
 	if !c.writes {
-		if _, err = c.conn.ExecContext(context.Background(), "PRAGMA query_only = 1"); err != nil {
-			c.drop()
+		// There are many that read, and the system keeps the file's pages for all of them.
+		for _, pragma := range []string{"query_only = 1", "cache_size = -1000"} {
+			if _, err = c.conn.ExecContext(context.Background(), "PRAGMA "+pragma); err != nil {
+				c.drop()
+				return err
+			}
 		}
 	}
-	return err
+	return nil
 }
 
 // drop closes a connection whose state isn't known.
