@@ -188,3 +188,13 @@ func unprivileged() (*syscall.Credential, error) {
 	}
 	return nil, errors.New("PostgreSQL doesn't run as root, and there is neither a user postgres nor nobody to run it as")
 }
+
+// Programs is the folder of PostgreSQL's programs, pg_dump among them.
+func Programs(t testing.TB) string {
+	t.Helper()
+	dir, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
