@@ -48,7 +48,7 @@ func enrol(t *testing.T, command string) *host {
 	files := manager.Enrolled{Key: filepath.Join(dir, "key.pem"), Certificate: filepath.Join(dir, "cert.pem"), Authorities: filepath.Join(dir, "ca.pem")}
 	ctx, cancel := context.WithCancel(context.Background())
 	if _, err := manager.Enrol(ctx, manager.Enrolment{
-		Address: word("--service"), Token: word("--token"), Fingerprint: word("--fingerprint"), InstanceID: "sim-1", Version: "1.2.3",
+		Address: word("--service"), Token: word("printf %s"), Fingerprint: word("--fingerprint"), InstanceID: "sim-1", Version: "1.2.3",
 		Timeout: patience, Clock: manager.SystemClock{}, Into: files,
 	}); err != nil {
 		t.Fatal(err)
