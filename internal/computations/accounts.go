@@ -259,7 +259,7 @@ func (s *Service) CreateUser(ctx context.Context, who Identity, email, name stri
 	var link string
 	email = foldEmail(email)
 	made, err := update(ctx, s, func(w Writer) (User, error) {
-		x, err := s.onService(w, who, UserCreate)
+		x, err := s.inPerson(w, who, UserCreate)
 		if err != nil {
 			return User{}, err
 		}
@@ -294,7 +294,7 @@ func (s *Service) CreateUser(ctx context.Context, who Identity, email, name stri
 // user; or opens it again. Nobody locks out themselves, so that an operator stays.
 func (s *Service) SetUserDisabled(ctx context.Context, who Identity, id ID, disabled bool) error {
 	return s.change(ctx, func(w Writer) error {
-		x, err := s.onService(w, who, UserDisable)
+		x, err := s.inPerson(w, who, UserDisable)
 		if err != nil {
 			return err
 		}
@@ -334,15 +334,19 @@ func (s *Service) account(r Reader, id ID) (User, error) {
 // ResetPassword ends the password, the sessions and the tokens of an account at
 // once, and returns the address with which its person sets another password. Who
 // resets it makes sure to give the address to that person: it vouches for them.
+// Nobody resets their own: whoever found a session open would keep the account.
 func (s *Service) ResetPassword(ctx context.Context, who Identity, id ID) (link string, err error) {
 	return update(ctx, s, func(w Writer) (string, error) {
-		x, err := s.onService(w, who, UserReset)
+		x, err := s.inPerson(w, who, UserReset)
 		if err != nil {
 			return "", err
 		}
 		u, err := s.account(w, id)
 		if err != nil {
 			return "", err
+		}
+		if u.ID == x.user.ID {
+			return "", &Error{Kind: Conflict, Message: "you can't reset your own password", Hint: "change it in your settings"}
 		}
 		if u.Disabled {
 			return "", &Error{Kind: Conflict, Message: "the account is disabled", Hint: "enable it first"}

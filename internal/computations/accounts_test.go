@@ -116,6 +116,11 @@ func TestDisabledUsersLoseEverythingAtOnce(t *testing.T) {
 	_, err = w.SignIn(w.ctx, alice.Email, password, "test", "192.0.2.1")
 	w.ok(err)
 	refused(t, w.SetUserDisabled(w.ctx, w.op.Identity, w.op.User, true), c.Conflict, "your own")
+	_, err = w.ResetPassword(w.ctx, w.op.Identity, w.op.User)
+	refused(t, err, c.Conflict, "your own")
+	if !w.lives(w.op.session) {
+		t.Error("what was refused ended the operator's session")
+	}
 }
 
 func TestChangePassword(t *testing.T) {
