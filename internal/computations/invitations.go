@@ -132,6 +132,10 @@ func (s *Service) toInvite(r Reader, u User, ask Invite) (access, error) {
 
 // checkInvite completes an invitation, or says what is wrong with it.
 func (s *Service) checkInvite(r Reader, x *access, inv *Invitation, ttl time.Duration) error {
+	back, err := r.UserByEmail(inv.Email) // perhaps a party that left
+	if err != nil && !errors.Is(err, ErrNoRow) {
+		return err
+	}
 	var f faults
 	f.add(checkEmail("email", inv.Email))
 	if !slices.Contains(allRoles, inv.Role) {
@@ -143,7 +147,7 @@ func (s *Service) checkInvite(r Reader, x *access, inv *Invitation, ttl time.Dur
 		f.add(invalid("parts", "are of a computation, and none is named"))
 	case inv.Computation != "" && len(inv.Parts) == 0:
 		f.add(invalid("parts", "are missing: say what the person is asked to be in the computation"))
-	case x.computation.Manifest != nil && slices.ContainsFunc(inv.Parts, ofManifest):
+	case x.computation.Manifest != nil && slices.ContainsFunc(inv.Parts, func(p Part) bool { return ofManifest(p) && !restores(&x.computation, back.ID, p) }):
 		f.add(&Error{Kind: Conflict, Field: "parts", Message: "the computation is frozen: its parties can't change", Hint: "copy it"})
 	}
 	if ttl == 0 {
