@@ -126,10 +126,11 @@ func (s *Service) RedeemLink(ctx context.Context, secret, name, email, password,
 		f.add(checkPassword("password", password, u.Email))
 		return u, f.err()
 	}
-	if _, err := view(ctx, s, checked); err != nil {
+	u, err := view(ctx, s, checked)
+	if err != nil {
 		return "", err
 	}
-	hash, err := s.passwords.hash(ctx, password)
+	hash, err := s.passwords.hash(ctx, "link of "+string(u.ID), password)
 	if err != nil {
 		return "", err
 	}
@@ -177,11 +178,12 @@ func (s *Service) ChangePassword(ctx context.Context, who Identity, old, changed
 		return err
 	}
 	// Who found a session open may not find out the password by trying.
-	here := "session of " + string(u.ID)
-	if err := s.attempt(u.Email, here); err != nil {
+	session := "session of " + string(u.ID)
+	here := place{session, session}
+	if err := s.attempt(ctx, u.Email, here); err != nil {
 		return err
 	}
-	ok, _, err := s.passwords.verify(ctx, u.PasswordHash, old)
+	ok, _, err := s.passwords.verify(ctx, session, u.PasswordHash, old)
 	if err != nil {
 		return err
 	}
@@ -189,7 +191,7 @@ func (s *Service) ChangePassword(ctx context.Context, who Identity, old, changed
 		return invalid("old", "is not your password")
 	}
 	s.succeeded(u.Email, here)
-	hash, err := s.passwords.hash(ctx, changed)
+	hash, err := s.passwords.hash(ctx, session, changed)
 	if err != nil {
 		return err
 	}

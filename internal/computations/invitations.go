@@ -33,8 +33,6 @@ type InvitationView struct {
 	WorkspaceName   string
 	ComputationName string
 	ByName, ByEmail string
-	// HasAccount: the address has an account, which accepts after signing in.
-	HasAccount bool
 }
 
 // InvitationLink is the address that an invitation's secret is sent as.
@@ -61,10 +59,10 @@ func mayInvite(x *access, inv *Invitation) error {
 }
 
 // inviting bounds how often one user invites, and so how many addresses one can
-// try for whether they have an account.
+// try for whether they have an account: sixty at once, and about a hundred more in a day.
 func (s *Service) inviting(who Identity) error {
 	if wait := s.invites.take(string(who.User)); wait > 0 {
-		return &Error{Kind: Limited, Message: "you have invited many people just now", Hint: fmt.Sprintf("try again in %v", wait.Round(time.Second)+time.Second)}
+		return &Error{Kind: Limited, Message: "you have invited as many people as one can for now", Hint: fmt.Sprintf("try again in %v", wait.Round(time.Second)+time.Second)}
 	}
 	return nil
 }
