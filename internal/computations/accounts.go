@@ -11,6 +11,8 @@ const (
 	// bootstrapEmail is the first operator's, until it is changed with the link.
 	bootstrapEmail = "admin@localhost"
 	linkLife       = 7 * 24 * time.Hour
+
+	actionOperatorLink = "operator.link"
 )
 
 // link is the address that a sign-in link's secret is sent as.
@@ -62,7 +64,11 @@ func (s *Service) bootstrap(ctx context.Context) (link string, err error) {
 		case u.PasswordHash != "" || u.Issuer != "":
 			return "", nil
 		}
-		return s.newLink(w, u.ID)
+		link, err := s.newLink(w, u.ID)
+		if err != nil {
+			return "", err
+		}
+		return link, s.note(w, "", "", actionOperatorLink, u.ID, "email", u.Email)
 	})
 }
 
@@ -113,7 +119,7 @@ func (s *Service) RedeemLink(ctx context.Context, secret, name, email, password,
 		}
 		var f faults
 		if email != "" && email != u.Email {
-			if u.Email != bootstrapEmail {
+			if u.Email != bootstrapEmail || !u.Operator { // that address may be anybody's later
 				f.add(invalid("email", "can't be changed with this link"))
 			}
 			f.add(checkEmail("email", email))
@@ -139,6 +145,10 @@ func (s *Service) RedeemLink(ctx context.Context, secret, name, email, password,
 		if err != nil {
 			return "", err
 		}
+		before, err := w.User(u.ID)
+		if err != nil {
+			return "", err
+		}
 		u.PasswordHash = hash
 		if err := w.PutUser(u); errors.Is(err, ErrTaken) {
 			return "", &Error{Kind: Conflict, Field: "email", Message: "another account has this address"}
@@ -152,7 +162,11 @@ func (s *Service) RedeemLink(ctx context.Context, secret, name, email, password,
 		if err != nil {
 			return "", err
 		}
-		return session, s.note(w, "", u.ID, "link.redeem", u.ID, "client", plain(client, maxClient))
+		detail := []string{"client", plain(client, maxClient)}
+		if u.Email != before.Email {
+			detail = append(detail, "email", u.Email, "email-before", before.Email)
+		}
+		return session, s.note(w, "", u.ID, "link.redeem", u.ID, detail...)
 	})
 }
 
