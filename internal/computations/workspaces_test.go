@@ -68,6 +68,11 @@ func lastAdministrator(t *testing.T, fresh func(testing.TB) store.Config) {
 		}
 		w.ok(w.SetMemberRole(w.ctx, stays.Identity, ws.ID, goes.User, c.RoleAdministrator))
 	}
+	// One whose account is disabled is none.
+	w.ok(w.SetUserDisabled(w.ctx, w.op.Identity, alice.User, true))
+	w.ok(w.SetMemberRole(w.ctx, w.again(bob).Identity, ws.ID, bob.User, c.RoleAdministrator))
+	refused(t, w.RemoveMember(w.ctx, bob.Identity, ws.ID, bob.User), c.Conflict, "no administrator")
+	w.ok(w.SetUserDisabled(w.ctx, w.op.Identity, alice.User, false))
 	w.ok(w.RemoveMember(w.ctx, bob.Identity, ws.ID, bob.User))
 	_, _, err := w.Workspace(w.ctx, bob.Identity, ws.ID)
 	refused(t, err, c.NotFound, "")
