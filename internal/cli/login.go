@@ -249,10 +249,7 @@ func (a *app) newAccount(ctx context.Context, s *service, link string, f *loginF
 	}
 	v := infoOfInvitation(r.GetInvitation())
 	a.out.hint("%s", v.question())
-	if r.GetInvitation().GetHasAccount() {
-		return "", advise(fmt.Errorf("%s: %s has an account already", doing, clean(v.Email)),
-			"cocos-cli login %s --email %s, then: cocos-cli invitations accept LINK", s.Service, clean(v.Email))
-	}
+	a.out.hint("if %s has an account here: cocos-cli login %s --email %s, then: cocos-cli invitations accept LINK", clean(v.Email), s.Service, clean(v.Email))
 	if f.email != "" {
 		return "", usagef("leave it out: the account is made for the address that was invited", "--email is of no use with an invitation")
 	}

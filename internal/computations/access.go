@@ -81,6 +81,24 @@ func (s *Service) onService(r Reader, who Identity, a Action) (access, error) {
 	return x, nil
 }
 
+// inPerson is onService for what makes accounts, lets others in, or changes who may
+// come: an access token, which lies in some file, must not grow into an account, or
+// outlast its own end.
+func (s *Service) inPerson(r Reader, who Identity, a Action) (access, error) {
+	x, err := s.onService(r, who, a)
+	if err != nil {
+		return access{}, err
+	}
+	_, c, err := s.bearer(r, who.hash)
+	if err == nil {
+		err = needSession(c)
+	}
+	if err != nil {
+		return access{}, err
+	}
+	return x, nil
+}
+
 // enter finds a workspace and the asker's role in it, and decides nothing yet.
 func (s *Service) enter(r Reader, u User, workspace ID) (access, error) {
 	x := access{user: u, standing: Standing{Operator: u.Operator}}

@@ -11,6 +11,8 @@ const (
 	// bootstrapEmail is the first operator's, until it is changed with the link.
 	bootstrapEmail = "admin@localhost"
 	linkLife       = 7 * 24 * time.Hour
+
+	actionOperatorLink = "operator.link"
 )
 
 // link is the address that a sign-in link's secret is sent as.
@@ -62,7 +64,11 @@ func (s *Service) bootstrap(ctx context.Context) (link string, err error) {
 		case u.PasswordHash != "" || u.Issuer != "":
 			return "", nil
 		}
-		return s.newLink(w, u.ID)
+		link, err := s.newLink(w, u.ID)
+		if err != nil {
+			return "", err
+		}
+		return link, s.note(w, "", "", actionOperatorLink, u.ID, "email", u.Email)
 	})
 }
 
@@ -113,7 +119,7 @@ func (s *Service) RedeemLink(ctx context.Context, secret, name, email, password,
 		}
 		var f faults
 		if email != "" && email != u.Email {
-			if u.Email != bootstrapEmail {
+			if u.Email != bootstrapEmail || !u.Operator { // that address may be anybody's later
 				f.add(invalid("email", "can't be changed with this link"))
 			}
 			f.add(checkEmail("email", email))
@@ -126,15 +132,20 @@ func (s *Service) RedeemLink(ctx context.Context, secret, name, email, password,
 		f.add(checkPassword("password", password, u.Email))
 		return u, f.err()
 	}
-	if _, err := view(ctx, s, checked); err != nil {
+	u, err := view(ctx, s, checked)
+	if err != nil {
 		return "", err
 	}
-	hash, err := s.passwords.hash(ctx, password)
+	hash, err := s.passwords.hash(ctx, "link of "+string(u.ID), password)
 	if err != nil {
 		return "", err
 	}
 	return update(ctx, s, func(w Writer) (string, error) {
 		u, err := checked(w)
+		if err != nil {
+			return "", err
+		}
+		before, err := w.User(u.ID)
 		if err != nil {
 			return "", err
 		}
@@ -151,7 +162,11 @@ func (s *Service) RedeemLink(ctx context.Context, secret, name, email, password,
 		if err != nil {
 			return "", err
 		}
-		return session, s.note(w, "", u.ID, "link.redeem", u.ID, "client", plain(client, maxClient))
+		detail := []string{"client", plain(client, maxClient)}
+		if u.Email != before.Email {
+			detail = append(detail, "email", u.Email, "email-before", before.Email)
+		}
+		return session, s.note(w, "", u.ID, "link.redeem", u.ID, detail...)
 	})
 }
 
@@ -177,11 +192,12 @@ func (s *Service) ChangePassword(ctx context.Context, who Identity, old, changed
 		return err
 	}
 	// Who found a session open may not find out the password by trying.
-	here := "session of " + string(u.ID)
-	if err := s.attempt(u.Email, here); err != nil {
+	session := "session of " + string(u.ID)
+	here := place{session, session}
+	if err := s.attempt(ctx, u.Email, here); err != nil {
 		return err
 	}
-	ok, _, err := s.passwords.verify(ctx, u.PasswordHash, old)
+	ok, _, err := s.passwords.verify(ctx, session, u.PasswordHash, old)
 	if err != nil {
 		return err
 	}
@@ -189,7 +205,7 @@ func (s *Service) ChangePassword(ctx context.Context, who Identity, old, changed
 		return invalid("old", "is not your password")
 	}
 	s.succeeded(u.Email, here)
-	hash, err := s.passwords.hash(ctx, changed)
+	hash, err := s.passwords.hash(ctx, session, changed)
 	if err != nil {
 		return err
 	}
@@ -259,7 +275,7 @@ func (s *Service) CreateUser(ctx context.Context, who Identity, email, name stri
 	var link string
 	email = foldEmail(email)
 	made, err := update(ctx, s, func(w Writer) (User, error) {
-		x, err := s.onService(w, who, UserCreate)
+		x, err := s.inPerson(w, who, UserCreate)
 		if err != nil {
 			return User{}, err
 		}
@@ -294,7 +310,7 @@ func (s *Service) CreateUser(ctx context.Context, who Identity, email, name stri
 // user; or opens it again. Nobody locks out themselves, so that an operator stays.
 func (s *Service) SetUserDisabled(ctx context.Context, who Identity, id ID, disabled bool) error {
 	return s.change(ctx, func(w Writer) error {
-		x, err := s.onService(w, who, UserDisable)
+		x, err := s.inPerson(w, who, UserDisable)
 		if err != nil {
 			return err
 		}
@@ -334,15 +350,19 @@ func (s *Service) account(r Reader, id ID) (User, error) {
 // ResetPassword ends the password, the sessions and the tokens of an account at
 // once, and returns the address with which its person sets another password. Who
 // resets it makes sure to give the address to that person: it vouches for them.
+// Nobody resets their own: whoever found a session open would keep the account.
 func (s *Service) ResetPassword(ctx context.Context, who Identity, id ID) (link string, err error) {
 	return update(ctx, s, func(w Writer) (string, error) {
-		x, err := s.onService(w, who, UserReset)
+		x, err := s.inPerson(w, who, UserReset)
 		if err != nil {
 			return "", err
 		}
 		u, err := s.account(w, id)
 		if err != nil {
 			return "", err
+		}
+		if u.ID == x.user.ID {
+			return "", &Error{Kind: Conflict, Message: "you can't reset your own password", Hint: "change it in your settings"}
 		}
 		if u.Disabled {
 			return "", &Error{Kind: Conflict, Message: "the account is disabled", Hint: "enable it first"}

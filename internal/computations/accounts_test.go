@@ -46,7 +46,17 @@ func TestBootstrap(t *testing.T) {
 	if link, err := w.Bootstrap(w.ctx); err != nil || link != "" {
 		t.Errorf("a second bootstrap: %q, %v", link, err)
 	}
-	// Nobody else changes the address.
+	// Nobody else changes the address: neither another person, nor whoever makes an
+	// account of the address that the first operator had.
+	alice := w.person("alice")
+	_, invitation, err := w.Invite(w.ctx, alice.Identity, c.Invite{Workspace: w.workspace(alice).ID, Email: "admin@localhost"})
+	w.ok(err)
+	session, _, err = w.AcceptAsNew(w.ctx, invitation, "Mallory", password, "test")
+	mallory := w.signedIn(session, err)
+	link, err = w.ResetPassword(w.ctx, w.op.Identity, mallory.User)
+	w.ok(err)
+	_, err = w.RedeemLink(w.ctx, secretIn(t, link), "", "victim@example.org", password, "test")
+	refused(t, err, c.Invalid, "email: can't be changed")
 	_, link, err = w.CreateUser(w.ctx, w.op.Identity, "new@example.org", "New", false)
 	w.ok(err)
 	_, err = w.RedeemLink(w.ctx, secretIn(t, link), "", "other@example.org", password, "test")
@@ -89,6 +99,22 @@ func TestCreateUser(t *testing.T) {
 	}
 }
 
+// Whoever holds the database makes a link for an operator, however the address is
+// written, and for nobody else.
+func TestOperatorLink(t *testing.T) {
+	w := newWorld(t)
+	alice := w.person("alice")
+	link, err := w.OperatorLink(w.ctx, " Op@Example.ORG ")
+	w.ok(err)
+	if u, err := w.LinkInfo(w.ctx, secretIn(t, link)); err != nil || u.ID != w.op.User {
+		t.Errorf("the link is for %+v, %v", u, err)
+	}
+	for _, email := range []string{alice.Email, "nobody@example.org", ""} {
+		_, err := w.OperatorLink(w.ctx, email)
+		refused(t, err, c.NotFound, "no operator with the address")
+	}
+}
+
 func TestDisabledUsersLoseEverythingAtOnce(t *testing.T) {
 	w := newWorld(t)
 	alice := w.person("alice")
@@ -116,6 +142,11 @@ func TestDisabledUsersLoseEverythingAtOnce(t *testing.T) {
 	_, err = w.SignIn(w.ctx, alice.Email, password, "test", "192.0.2.1")
 	w.ok(err)
 	refused(t, w.SetUserDisabled(w.ctx, w.op.Identity, w.op.User, true), c.Conflict, "your own")
+	_, err = w.ResetPassword(w.ctx, w.op.Identity, w.op.User)
+	refused(t, err, c.Conflict, "your own")
+	if !w.lives(w.op.session) {
+		t.Error("what was refused ended the operator's session")
+	}
 }
 
 func TestChangePassword(t *testing.T) {

@@ -3,7 +3,9 @@ package computations
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 )
 
 // InvitationByLink shows an invitation to whoever has its link.
@@ -38,12 +40,7 @@ func (s *Service) describe(r Reader, inv Invitation) (InvitationView, error) {
 		}
 		v.ComputationName = c.Draft.Name
 	}
-	_, err = r.UserByEmail(inv.Email)
-	v.HasAccount = err == nil
-	if errors.Is(err, ErrNoRow) {
-		err = nil
-	}
-	return v, err
+	return v, nil
 }
 
 // MyInvitations are those that wait for the asker's address, if that has been
@@ -114,7 +111,9 @@ func (s *Service) AcceptMyInvitation(ctx context.Context, who Identity, id ID) (
 }
 
 // AcceptAsNew makes an account for the address of an invitation, accepts it, and
-// begins a session.
+// begins a session. Where the address has one, it says so: whoever invites has the
+// link, too, and can find out, with an invitation and an entry in the audit log for
+// each address.
 func (s *Service) AcceptAsNew(ctx context.Context, secret, name, password, client string) (session string, inv Invitation, err error) {
 	checked := func(r Reader) (Invitation, error) {
 		inv, err := invited(r, secret)
@@ -129,10 +128,16 @@ func (s *Service) AcceptAsNew(ctx context.Context, secret, name, password, clien
 		f.add(checkPassword("password", password, inv.Email))
 		return inv, f.err()
 	}
-	if _, err := view(ctx, s, checked); err != nil {
+	if inv, err = view(ctx, s, checked); err != nil {
 		return "", Invitation{}, err
 	}
-	hash, err := s.passwords.hash(ctx, password)
+	if wait := s.joins.take(string(inv.ID)); wait > 0 {
+		return "", Invitation{}, &Error{Kind: Limited, Message: "this invitation was tried too often", Hint: fmt.Sprintf("try again in %v", wait.Round(time.Second)+time.Second)}
+	}
+	if err := s.unknown(ctx, inv); err != nil {
+		return "", Invitation{}, err
+	}
+	hash, err := s.passwords.hash(ctx, "invited by "+string(inv.By), password)
 	if err != nil {
 		return "", Invitation{}, err
 	}
@@ -143,7 +148,7 @@ func (s *Service) AcceptAsNew(ctx context.Context, secret, name, password, clien
 		}
 		u := User{ID: NewID(), Email: inv.Email, Name: name, PasswordHash: hash, Created: s.now()}
 		if err := w.PutUser(u); errors.Is(err, ErrTaken) {
-			return Invitation{}, &Error{Kind: Conflict, Message: "this address has an account already", Hint: "sign in, and accept the invitation then"}
+			return Invitation{}, errHasAccount
 		} else if err != nil {
 			return Invitation{}, err
 		}
@@ -159,6 +164,26 @@ func (s *Service) AcceptAsNew(ctx context.Context, secret, name, password, clien
 		return "", Invitation{}, err
 	}
 	return session, inv, nil
+}
+
+var errHasAccount = &Error{Kind: Conflict, Message: "this address has an account already", Hint: "sign in, and accept the invitation then"}
+
+// unknown refuses an invitation whose address has an account, and notes for
+// operators who found that out.
+func (s *Service) unknown(ctx context.Context, inv Invitation) error {
+	_, err := view(ctx, s, func(r Reader) (User, error) { return r.UserByEmail(inv.Email) })
+	if errors.Is(err, ErrNoRow) {
+		return nil
+	}
+	if err == nil {
+		err = s.change(ctx, func(w Writer) error {
+			return s.note(w, "", "", "invitation.has-account", inv.ID, "by", string(inv.By))
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return errHasAccount
 }
 
 // accept makes u a member, with the parts that were promised.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -120,4 +121,63 @@ func revokedKeys(r Reader, c *Computation, f *manifest.Frozen) ([]string, error)
 		}
 	}
 	return revoked, nil
+}
+
+// absent says of each party of a frozen computation who is no member any more, or
+// whose account is disabled.
+func absent(r Reader, c *Computation) ([]string, error) {
+	var absent []string
+	for _, user := range c.Draft.users() {
+		why, err := gone(r, c.Workspace, user)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			absent = append(absent, why)
+		}
+	}
+	return absent, nil
+}
+
+// gone says why a user can be no party; empty: the user can.
+func gone(r Reader, workspace, user ID) (why string, err error) {
+	u, err := r.User(user)
+	if err != nil {
+		return "", err
+	}
+	if _, err := r.Member(workspace, user); errors.Is(err, ErrNoRow) {
+		return u.Email + " is no member of the workspace any more", nil
+	} else if err != nil {
+		return "", err
+	}
+	if u.Disabled {
+		return "the account of " + u.Email + " is disabled", nil
+	}
+	return "", nil
+}
+
+// Withdrawn says who of a frozen computation's parties has left or revoked the key
+// since it could be run, for whoever is about to give a run to a host; empty:
+// nobody has.
+func Withdrawn(r Reader, computation ID) (string, error) {
+	c, err := r.Computation(computation)
+	if err != nil {
+		return "", err
+	}
+	f, err := frozen(&c)
+	if err != nil {
+		return "", err
+	}
+	why, err := absent(r, &c)
+	if err != nil {
+		return "", err
+	}
+	revoked, err := revokedKeys(r, &c, f)
+	if err != nil {
+		return "", err
+	}
+	if len(revoked) > 0 {
+		why = append(why, "revoked: "+strings.Join(revoked, ", "))
+	}
+	return strings.Join(why, "; "), nil
 }

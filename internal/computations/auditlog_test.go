@@ -14,6 +14,7 @@ import (
 	c "github.com/ultravioletrs/cocos/internal/computations"
 	"github.com/ultravioletrs/cocos/internal/store"
 	"github.com/ultravioletrs/cocos/internal/store/storetest"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // readers change nothing that anybody would ask about later.
@@ -34,6 +35,7 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 		secrets = append(secrets, secret[strings.LastIndex(secret, "/")+1:])
 		return err
 	}
+	annasKey := newKey(t)
 	anna, host := p.person("anna"), c.Host{ID: c.NewID(), Name: "host-1"}
 	p.ok(p.store.Update(p.ctx, func(w c.Writer) error { return w.PutHost(host) }))
 	var user c.User
@@ -47,6 +49,16 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 	var run c.Run
 	runID := func() c.ID { return run.ID }
 	var copied c.Computation
+	var receipt []byte
+	// says is what somebody will look for later in what a step leaves.
+	says := map[string]map[string]func() string{
+		"OperatorLink":  {"email": func() string { return p.op.Email }},
+		"SubmitReceipt": {"sha256": func() string { return manifest.Sum(receipt).String() }, "outcome": func() string { return "succeeded" }},
+		"RevokeKey":     {"fingerprint": func() string { return annasKey.Public().Fingerprint() }},
+		"SetMemberRole": {"from": func() string { return "member" }, "to": func() string { return "manager" }},
+		"RemoveMember":  {"role": func() string { return "manager" }},
+		"SetSetting":    {"name": func() string { return "invitation-days" }, "value": func() string { return "3" }},
+	}
 	done := map[string]bool{}
 	for _, step := range []struct {
 		method string
@@ -82,7 +94,7 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 			return p.RevokeCredential(p.ctx, anna.Identity, all[i].ID)
 		}},
 		{"RegisterKey", anna, "key.register", func() error {
-			k, err := p.RegisterKey(p.ctx, anna.Identity, p.proof(anna, newKey(t), "anna"))
+			k, err := p.RegisterKey(p.ctx, anna.Identity, p.proof(anna, annasKey, "anna"))
 			anna.keyID = k.ID
 			return err
 		}},
@@ -129,7 +141,8 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 			return err
 		}},
 		{"SubmitReceipt", p.carol, "receipt.submit", func() error {
-			return p.SubmitReceipt(p.ctx, p.carol.Identity, runID(), p.receiptOf(runID(), newKey(t), p.view(p.carol).Frozen))
+			receipt = p.receiptOf(runID(), newKey(t), p.view(p.carol).Frozen)
+			return p.SubmitReceipt(p.ctx, p.carol.Identity, runID(), receipt)
 		}},
 		{"StopRun", p.alice, "run.stop", func() error { return p.StopRun(p.ctx, p.alice.Identity, runID()) }},
 		{"CopyComputation", p.carol, "computation.copy", func() (err error) {
@@ -162,6 +175,11 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 		after, _, err := p.VerifyAudit(p.ctx)
 		p.ok(err)
 		e := p.audited(after)
+		for name, want := range says[step.method] {
+			if got := e.Detail[name]; got != want() {
+				t.Errorf("%s says that %s is %q, not %q", step.method, name, got, want())
+			}
+		}
 		if after == before || e.Action != step.action || step.actor != nil && e.Actor != step.actor.User || !e.At.Equal(p.clock.Now()) {
 			t.Errorf("%s left %d entries, the last of them %+v", step.method, after-before, e)
 		}
@@ -190,6 +208,30 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 	}
 }
 
+// The first administrator's links, and the address that one of them takes, are in the
+// log, too.
+func TestBootstrapIsInTheAuditLog(t *testing.T) {
+	w := bare(t, storetest.SQLite)
+	w.ok(empty(w.Bootstrap(w.ctx)))
+	link, err := w.Bootstrap(w.ctx)
+	w.ok(err)
+	session, err := w.RedeemLink(w.ctx, secretIn(t, link), "Olga", "olga@example.org", password, "test")
+	w.op = w.signedIn(session, err)
+	for i, want := range []struct {
+		action string
+		detail map[string]string
+	}{
+		{"user.create", map[string]string{"email": "admin@localhost"}},
+		{"operator.link", map[string]string{"email": "admin@localhost"}},
+		{"operator.link", map[string]string{"email": "admin@localhost"}},
+		{"link.redeem", map[string]string{"email": "olga@example.org", "email-before": "admin@localhost", "client": "test"}},
+	} {
+		if e := w.audited(int64(i + 1)); e.Action != want.action || e.Object != w.op.User || !reflect.DeepEqual(e.Detail, want.detail) {
+			t.Errorf("entry %d is %+v, want %+v", i+1, e, want)
+		}
+	}
+}
+
 // audited is the entry of that sequence.
 func (w *world) audited(sequence int64) c.AuditEntry {
 	w.t.Helper()
@@ -212,7 +254,7 @@ func TestAuditLogThatWasTamperedWith(t *testing.T) {
 		w.ok(w.SetName(w.ctx, w.op.Identity, fmt.Sprint("Olga ", i)))
 	}
 	n, head, err := w.VerifyAudit(w.ctx)
-	if err != nil || n != 7 {
+	if err != nil || n != 8 {
 		t.Fatalf("%d entries, %v", n, err)
 	}
 	database := w.copied()

@@ -72,8 +72,9 @@ type Member struct {
 	User      ID
 	Role      Role
 	Joined    time.Time
-	// Email and Name are the user's, for lists.
+	// Email, Name and Disabled are the user's, for lists.
 	Email, Name string
+	Disabled    bool
 }
 
 // CredentialKind says what a Credential is good for.

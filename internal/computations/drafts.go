@@ -198,12 +198,19 @@ func (s *Service) SetParts(ctx context.Context, who Identity, id, user ID, parts
 	})
 }
 
+// restores tells whether a part is one that the frozen manifest gives the user, who
+// left and came back.
+func restores(c *Computation, user ID, p Part) bool {
+	return c.Manifest != nil && c.Archived.IsZero() && slices.Contains(c.Draft.parties()[user], p)
+}
+
 // give sets a user's parts, and changes the draft to match.
 func (s *Service) give(w Writer, c Computation, user ID, has, want []Part) error {
 	want = ordered(want)
 	gains := func(p Part) bool { return slices.Contains(want, p) && !slices.Contains(has, p) }
 	loses := func(p Part) bool { return slices.Contains(has, p) && !slices.Contains(want, p) }
-	if slices.ContainsFunc(providers, func(p Part) bool { return gains(p) || loses(p) }) {
+	changes := func(p Part) bool { return loses(p) || gains(p) && !restores(&c, user, p) }
+	if slices.ContainsFunc(providers, changes) {
 		if err := changeable(&c); err != nil {
 			return err
 		}

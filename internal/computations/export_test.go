@@ -1,6 +1,9 @@
 package computations
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // SetRecheck makes watchers look again this often.
 func SetRecheck(s *Service, d time.Duration) { s.recheck = d }
@@ -21,27 +24,42 @@ func (l Limit) Known() int                    { return len(l.l.keys) }
 // MaxLimited bounds it.
 const MaxLimited = maxLimited
 
-// AddressKey is what of an address is counted.
-var AddressKey = addressKey
+// PlaceOf is what of an address is counted.
+func PlaceOf(from string) (address, network string) {
+	at := placeOf(from)
+	return at.address, at.network
+}
 
 // HoldPasswords takes all turns of the hasher until release.
 func HoldPasswords(s *Service) (release func()) {
+	var leave []func()
 	for range maxHashes {
-		s.passwords.slots <- struct{}{}
-		s.passwords.waiting.Add(1)
+		l, err := s.passwords.enter(context.Background(), "a test")
+		if err != nil {
+			panic(err)
+		}
+		leave = append(leave, l)
 	}
 	return func() {
-		for range maxHashes {
-			s.passwords.leave()
+		for _, l := range leave {
+			l()
 		}
 	}
 }
 
-// Waiting counts those who hash or wait for their turn; MaxWaiting may wait.
-func Waiting(s *Service) int { return int(s.passwords.waiting.Load()) - maxHashes }
+// Waiting counts those who wait for their turn; MaxWaiting may, MaxOfOne of one who
+// asks.
+func Waiting(s *Service) int {
+	s.passwords.mu.Lock()
+	defer s.passwords.mu.Unlock()
+	return s.passwords.waiting - maxHashes
+}
 
 // MaxWaiting may wait for their turn.
-const MaxWaiting = maxWaiting
+const (
+	MaxWaiting = maxWaiting
+	MaxOfOne   = maxOfOne
+)
 
 // CountHashes tells count what each hash costs, from now on.
 func CountHashes(s *Service, count func(PasswordCost)) {

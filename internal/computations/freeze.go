@@ -122,19 +122,16 @@ func (v *resolver) key(field string, user ID) (keys.Public, error) {
 		return k, nil
 	}
 	v.keys[user] = keys.Public{}
-	u, err := v.r.User(user)
+	email, err := v.email(user)
 	if err != nil {
 		return keys.Public{}, err
 	}
-	v.emails[user] = u.Email
-	if _, err := v.r.Member(v.c.Workspace, user); errors.Is(err, ErrNoRow) {
-		v.lack(field, "%s is no member of the workspace any more", u.Email)
-		return keys.Public{}, nil
-	} else if err != nil {
+	why, err := gone(v.r, v.c.Workspace, user)
+	if err != nil {
 		return keys.Public{}, err
 	}
-	if u.Disabled {
-		v.lack(field, "the account of %s is disabled", u.Email)
+	if why != "" {
+		v.lack(field, "%s", why)
 		return keys.Public{}, nil
 	}
 	k, why, err := choose(v.r, user, v.c.Draft.Keys[user])
@@ -142,7 +139,7 @@ func (v *resolver) key(field string, user ID) (keys.Public, error) {
 		return keys.Public{}, err
 	}
 	if why != "" {
-		v.lack(field, "%s %s", u.Email, why)
+		v.lack(field, "%s %s", email, why)
 		return keys.Public{}, nil
 	}
 	v.keys[user], v.out.chosen[user] = k.Public, k.ID

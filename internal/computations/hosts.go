@@ -66,7 +66,7 @@ func host(r Reader, id ID) (Host, error) {
 func (s *Service) CreateEnrolToken(ctx context.Context, who Identity, name string, ttl time.Duration) (EnrolToken, string, error) {
 	var secret string
 	made, err := update(ctx, s, func(w Writer) (EnrolToken, error) {
-		x, err := s.onService(w, who, HostEnrol)
+		x, err := s.inPerson(w, who, HostEnrol)
 		if err != nil {
 			return EnrolToken{}, err
 		}

@@ -33,8 +33,6 @@ type InvitationView struct {
 	WorkspaceName   string
 	ComputationName string
 	ByName, ByEmail string
-	// HasAccount: the address has an account, which accepts after signing in.
-	HasAccount bool
 }
 
 // InvitationLink is the address that an invitation's secret is sent as.
@@ -61,10 +59,10 @@ func mayInvite(x *access, inv *Invitation) error {
 }
 
 // inviting bounds how often one user invites, and so how many addresses one can
-// try for whether they have an account.
+// try for whether they have an account: sixty at once, and about a hundred more in a day.
 func (s *Service) inviting(who Identity) error {
 	if wait := s.invites.take(string(who.User)); wait > 0 {
-		return &Error{Kind: Limited, Message: "you have invited many people just now", Hint: fmt.Sprintf("try again in %v", wait.Round(time.Second)+time.Second)}
+		return &Error{Kind: Limited, Message: "you have invited as many people as one can for now", Hint: fmt.Sprintf("try again in %v", wait.Round(time.Second)+time.Second)}
 	}
 	return nil
 }
@@ -132,6 +130,10 @@ func (s *Service) toInvite(r Reader, u User, ask Invite) (access, error) {
 
 // checkInvite completes an invitation, or says what is wrong with it.
 func (s *Service) checkInvite(r Reader, x *access, inv *Invitation, ttl time.Duration) error {
+	back, err := r.UserByEmail(inv.Email) // perhaps a party that left
+	if err != nil && !errors.Is(err, ErrNoRow) {
+		return err
+	}
 	var f faults
 	f.add(checkEmail("email", inv.Email))
 	if !slices.Contains(allRoles, inv.Role) {
@@ -143,7 +145,7 @@ func (s *Service) checkInvite(r Reader, x *access, inv *Invitation, ttl time.Dur
 		f.add(invalid("parts", "are of a computation, and none is named"))
 	case inv.Computation != "" && len(inv.Parts) == 0:
 		f.add(invalid("parts", "are missing: say what the person is asked to be in the computation"))
-	case x.computation.Manifest != nil && slices.ContainsFunc(inv.Parts, ofManifest):
+	case x.computation.Manifest != nil && slices.ContainsFunc(inv.Parts, func(p Part) bool { return ofManifest(p) && !restores(&x.computation, back.ID, p) }):
 		f.add(&Error{Kind: Conflict, Field: "parts", Message: "the computation is frozen: its parties can't change", Hint: "copy it"})
 	}
 	if ttl == 0 {

@@ -2,6 +2,7 @@ package computations_test
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func TestInvitationsAreForOneAddress(t *testing.T) {
 	}
 	v, err := p.InvitationByLink(p.ctx, secret)
 	p.ok(err)
-	if v.Email != "erin@example.org" || v.WorkspaceName != "Hospitals" || v.ComputationName != "Mean of it all" || v.ByEmail != p.alice.Email || v.HasAccount {
+	if v.Email != "erin@example.org" || v.WorkspaceName != "Hospitals" || v.ComputationName != "Mean of it all" || v.ByEmail != p.alice.Email {
 		t.Errorf("the link shows %+v", v)
 	}
 	_, err = p.AcceptInvitation(p.ctx, p.bob.Identity, secret)
@@ -36,8 +37,9 @@ func TestInvitationsAreForOneAddress(t *testing.T) {
 	if all, err := p.MyInvitations(p.ctx, erin.Identity); err != nil || len(all) != 1 || all[0].ID != inv.ID {
 		t.Errorf("hers: %+v, %v", all, err)
 	}
-	if v, err := p.InvitationByLink(p.ctx, secret); err != nil || !v.HasAccount {
-		t.Errorf("with an account: %+v, %v", v, err)
+	// Whoever has the link, and who invited has, isn't told that she has an account.
+	if with, err := p.InvitationByLink(p.ctx, secret); err != nil || !reflect.DeepEqual(with, v) {
+		t.Errorf("with an account: %+v, %v", with, err)
 	}
 	_, _, err = p.AcceptAsNew(p.ctx, secret, "Erin", password, "test")
 	refused(t, err, c.Conflict, "sign in")
@@ -77,6 +79,63 @@ func TestAcceptAsNew(t *testing.T) {
 	_, role, err := p.Workspace(p.ctx, erin.Identity, p.ws.ID)
 	if err != nil || role != c.RoleManager {
 		t.Errorf("she is %q, %v", role, err)
+	}
+
+	// Where there is an account, it takes no work to say so; operators see who asked,
+	// and nobody asks for ever.
+	inv, secret, err = p.Invite(p.ctx, p.alice.Identity, c.Invite{Workspace: p.ws.ID, Email: p.op.Email})
+	p.ok(err)
+	hashes = 0
+	for range 5 {
+		_, _, err = p.AcceptAsNew(p.ctx, secret, "Mallory", password, "test")
+		refused(t, err, c.Conflict, "has an account already")
+	}
+	_, _, err = p.AcceptAsNew(p.ctx, secret, "Mallory", password, "test")
+	refused(t, err, c.Limited, "tried too often")
+	if hashes != 0 {
+		t.Errorf("%d passwords were hashed for nothing", hashes)
+	}
+	noted, err := p.Audit(p.ctx, p.op.Identity, c.AuditFilter{Action: "invitation.has-account"})
+	p.ok(err)
+	if len(noted) != 5 || noted[0].Object != inv.ID || noted[0].Detail["by"] != string(p.alice.User) {
+		t.Errorf("noted %+v", noted)
+	}
+}
+
+// Who invites, and so can learn of one address after the other whether it has an
+// account, does so sixty times, and about a hundred times more in a day.
+func TestInvitingIsLimited(t *testing.T) {
+	p := newPlay(t)
+	invite := func(i int) c.Kind {
+		_, _, err := p.Invite(p.ctx, p.alice.Identity, c.Invite{Workspace: p.ws.ID, Email: fmt.Sprintf("u%d@example.org", i)})
+		return kindOf(err)
+	}
+	n := 0
+	for i := range 110 {
+		if invite(i) == "OK" {
+			n++
+		}
+	}
+	if n != 60 {
+		t.Errorf("%d invitations at once", n)
+	}
+	p.clock.pass(24 * time.Hour)
+	p.alice = p.again(p.alice)
+	for i := range 110 {
+		switch got := invite(1000 + i); got {
+		case "OK":
+			n++
+		case c.Limited:
+		default:
+			t.Errorf("got %s", got)
+		}
+	}
+	if n != 120 {
+		t.Errorf("%d invitations until the next day", n)
+	}
+	p.clock.pass(time.Hour)
+	if got := invite(2000); got != "OK" {
+		t.Errorf("an hour later: %s", got)
 	}
 }
 
@@ -199,19 +258,6 @@ func TestRefusedInvitations(t *testing.T) {
 	p.ok(empty(p.AcceptMyInvitation(p.ctx, p.bob.Identity, inv.ID)))
 	if v := p.view(p.bob); fmt.Sprint(v.Mine) != "[viewer dataset-provider]" {
 		t.Errorf("he is %v", v.Mine)
-	}
-	// One user can't try many addresses for whether they have an account.
-	n := 0
-	for i := range 100 {
-		ask.Email = fmt.Sprintf("u%d@example.org", i)
-		if _, _, err := p.Invite(p.ctx, p.alice.Identity, ask); err == nil {
-			n++
-		} else {
-			refused(t, err, c.Limited, "just now")
-		}
-	}
-	if n > 60 {
-		t.Errorf("%d invitations at once", n)
 	}
 }
 

@@ -70,21 +70,26 @@ func (l *limiter) giveBack(key string) {
 	}
 }
 
-// addressKey is the part of an address that one person can't change at will: an
-// IPv4 address, or the /64 of an IPv6 address.
-func addressKey(from string) string {
+// place is where an attempt comes from: address is what one person has, an IPv4
+// address or the /64 of an IPv6 address; network the most that one customer gets,
+// where that is more: the /48.
+type place struct{ address, network string }
+
+func placeOf(from string) place {
 	a, err := netip.ParseAddr(from)
 	if err != nil {
 		ap, err := netip.ParseAddrPort(from)
 		if err != nil {
-			return strings.ToValidUTF8(from[:min(len(from), 64)], "")
+			text := strings.ToValidUTF8(from[:min(len(from), 64)], "")
+			return place{text, text}
 		}
 		a = ap.Addr()
 	}
 	a = a.Unmap().WithZone("")
 	if a.Is4() {
-		return a.String()
+		return place{a.String(), a.String()}
 	}
-	p, _ := a.Prefix(64)
-	return p.String()
+	own, _ := a.Prefix(64)
+	network, _ := a.Prefix(48)
+	return place{own.String(), network.String()}
 }

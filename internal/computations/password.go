@@ -9,7 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
@@ -37,8 +37,11 @@ const (
 	hashBytes   = 32
 
 	// maxHashes at once, and maxWaiting for their turn: at the default cost 128 MiB.
+	// No more than maxOfOne of both are for one who asks, so that nobody keeps all
+	// others from signing in.
 	maxHashes  = 2
 	maxWaiting = 64
+	maxOfOne   = 8
 )
 
 //go:embed passwords.txt
@@ -81,9 +84,12 @@ func checkPassword(field, password, email string) *Error {
 
 // hasher makes and checks hashes, a few at once: each takes much memory.
 type hasher struct {
-	cost    PasswordCost
-	slots   chan struct{}
-	waiting atomic.Int32
+	cost  PasswordCost
+	slots chan struct{}
+	mu    sync.Mutex
+	// waiting counts those who hash or wait for their turn, and by each one's own.
+	waiting int
+	by      map[string]int
 	// nobodys is a hash that no password has, for accounts that aren't there.
 	nobodys string
 	// derive is Argon2id; tests count what it is asked for.
@@ -91,7 +97,7 @@ type hasher struct {
 }
 
 func newHasher(cost PasswordCost) *hasher {
-	h := &hasher{cost: cost, slots: make(chan struct{}, maxHashes), derive: derive}
+	h := &hasher{cost: cost, slots: make(chan struct{}, maxHashes), by: map[string]int{}, derive: derive}
 	var salt [saltBytes]byte
 	var sum [hashBytes]byte
 	_, _ = rand.Read(salt[:]) // never fails
@@ -100,32 +106,50 @@ func newHasher(cost PasswordCost) *hasher {
 	return h
 }
 
-// enter waits for a turn.
-func (h *hasher) enter(ctx context.Context) error {
-	if h.waiting.Add(1) > maxWaiting+maxHashes {
-		h.waiting.Add(-1)
-		return &Error{Kind: Limited, Message: "too many people are signing in at this moment", Hint: "try again in a minute"}
+// enter waits for a turn of whoever asks; leave ends it.
+func (h *hasher) enter(ctx context.Context, by string) (leave func(), err error) {
+	if err := h.count(by); err != nil {
+		return nil, err
 	}
 	select {
 	case h.slots <- struct{}{}:
-		return nil
+		return func() { <-h.slots; h.discount(by) }, nil
 	case <-ctx.Done():
-		h.waiting.Add(-1)
-		return ctx.Err()
+		h.discount(by)
+		return nil, ctx.Err()
 	}
 }
 
-func (h *hasher) leave() {
-	<-h.slots
-	h.waiting.Add(-1)
+func (h *hasher) count(by string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.by[by] >= maxOfOne:
+		return &Error{Kind: Limited, Message: "too many passwords are being checked for you at this moment", Hint: "try again in a few seconds"}
+	case h.waiting >= maxWaiting+maxHashes:
+		return &Error{Kind: Limited, Message: "too many people are signing in at this moment", Hint: "try again in a minute"}
+	}
+	h.waiting++
+	h.by[by]++
+	return nil
 }
 
-// hash returns a password's hash in PHC's string format.
-func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	if err := h.enter(ctx); err != nil {
+func (h *hasher) discount(by string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting--
+	if h.by[by]--; h.by[by] == 0 {
+		delete(h.by, by)
+	}
+}
+
+// hash returns a password's hash in PHC's string format; by is who asks for it.
+func (h *hasher) hash(ctx context.Context, by, password string) (string, error) {
+	leave, err := h.enter(ctx, by)
+	if err != nil {
 		return "", err
 	}
-	defer h.leave()
+	defer leave()
 	var salt [saltBytes]byte
 	_, _ = rand.Read(salt[:]) // never fails
 	return phc(h.cost, salt[:], h.derive(h.cost, password, salt[:], hashBytes)), nil
@@ -133,7 +157,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 
 // verify tells whether hash is that of password; an empty one is nobody's and
 // costs as much. weak: it should be made anew at today's cost.
-func (h *hasher) verify(ctx context.Context, hash, password string) (ok, weak bool, err error) {
+func (h *hasher) verify(ctx context.Context, by, hash, password string) (ok, weak bool, err error) {
 	if hash == "" || len(password) > maxPassword {
 		hash = h.nobodys
 	}
@@ -141,10 +165,11 @@ func (h *hasher) verify(ctx context.Context, hash, password string) (ok, weak bo
 	if err != nil {
 		return false, false, err
 	}
-	if err := h.enter(ctx); err != nil {
+	leave, err := h.enter(ctx, by)
+	if err != nil {
 		return false, false, err
 	}
-	defer h.leave()
+	defer leave()
 	got := h.derive(cost, password, salt, uint32(len(sum)))
 	return subtle.ConstantTimeCompare(got, sum) == 1, cost.weaker(h.cost), nil
 }

@@ -120,9 +120,29 @@ func TestHashesAtOnce(t *testing.T) {
 	if n := c.Waiting(w.Service); n != 0 {
 		t.Errorf("%d wait after they went away", n)
 	}
+	// From one network only so many wait: others get their turn.
+	ctx, cancel = context.WithCancel(w.ctx)
+	defer cancel()
+	const more = 5
+	got = make(chan c.Kind, c.MaxOfOne+more)
+	for i := range c.MaxOfOne + more {
+		group.Go(func() {
+			_, err := w.SignIn(ctx, fmt.Sprintf("u%d@example.org", i), password, "test", fmt.Sprintf("2001:db8:0:%x::1", i))
+			got <- kindOf(err)
+		})
+	}
+	for range more {
+		if k := <-got; k != c.Limited {
+			t.Errorf("one too many of a network got %s", k)
+		}
+	}
+	if n := c.Waiting(w.Service); n != c.MaxOfOne {
+		t.Errorf("%d of a network wait", n)
+	}
 	release()
 	_, err := w.SignIn(w.ctx, alice.Email, password, "test", "192.0.2.200")
 	w.ok(err)
+	group.Wait()
 }
 
 func TestLimiter(t *testing.T) {
@@ -159,21 +179,21 @@ func TestLimiter(t *testing.T) {
 	}
 }
 
-func TestAddressKey(t *testing.T) {
-	for from, want := range map[string]string{
-		"192.0.2.7":                  "192.0.2.7",
-		"192.0.2.7:4711":             "192.0.2.7",
-		"::ffff:192.0.2.7":           "192.0.2.7",
-		"[2001:db8:1:2:3:4:5:6]:443": "2001:db8:1:2::/64",
-		"2001:db8:1:2:ffff::1":       "2001:db8:1:2::/64",
-		"":                           "",
-		"bufconn":                    "bufconn",
+func TestPlaceOf(t *testing.T) {
+	for from, want := range map[string][2]string{
+		"192.0.2.7":                  {"192.0.2.7", "192.0.2.7"},
+		"192.0.2.7:4711":             {"192.0.2.7", "192.0.2.7"},
+		"::ffff:192.0.2.7":           {"192.0.2.7", "192.0.2.7"},
+		"[2001:db8:1:2:3:4:5:6]:443": {"2001:db8:1:2::/64", "2001:db8:1::/48"},
+		"2001:db8:1:2:ffff::1":       {"2001:db8:1:2::/64", "2001:db8:1::/48"},
+		"":                           {"", ""},
+		"bufconn":                    {"bufconn", "bufconn"},
 	} {
-		if got := c.AddressKey(from); got != want {
-			t.Errorf("%q counts as %q, want %q", from, got, want)
+		if address, network := c.PlaceOf(from); address != want[0] || network != want[1] {
+			t.Errorf("%q counts as %q in %q, want %q", from, address, network, want)
 		}
 	}
-	if n := len(c.AddressKey(strings.Repeat("x", 10_000))); n > 64 {
-		t.Errorf("a long one takes %d bytes", n)
+	if address, _ := c.PlaceOf(strings.Repeat("x", 10_000)); len(address) > 64 {
+		t.Errorf("a long one takes %d bytes", len(address))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/ultravioletrs/cocos/manifest"
 	"github.com/ultravioletrs/cocos/receipt"
 )
 
@@ -37,7 +38,7 @@ func (s *Service) SubmitReceipt(ctx context.Context, who Identity, id ID, raw []
 			return err
 		case bytes.Equal(before.Raw, raw):
 			return nil
-		case before.By != x.user.ID:
+		default: // others may have fetched it: whoever handed it in can't take it back
 			old, err := receipt.Parse(before.Raw)
 			if err != nil {
 				return err
@@ -45,14 +46,14 @@ func (s *Service) SubmitReceipt(ctx context.Context, who Identity, id ID, raw []
 			if c.Same(old) {
 				return nil // only what endorses it differs
 			}
-			return &Error{Kind: Conflict, Field: "receipt", Message: "another consumer handed in a different receipt of this run", Hint: "verify both with cocos-cli receipt verify, and talk to each other: one of them is not what the run made"}
+			return &Error{Kind: Conflict, Field: "receipt", Message: "a different receipt of this run was handed in already", Hint: "verify both with cocos-cli receipt verify, and talk to the other consumers: one of them is not what the run made"}
 		}
 		r := Receipt{Run: id, Raw: raw, By: x.user.ID, At: s.now(), Simulated: p.Simulated, Succeeded: p.Outcome == receipt.Succeeded}
 		if err := w.PutReceipt(r); err != nil {
 			return err
 		}
 		w.Signal(RunTopic(id))
-		return s.did(w, &x, ReceiptSubmit, id, "outcome", string(p.Outcome))
+		return s.did(w, &x, ReceiptSubmit, id, "outcome", string(p.Outcome), "sha256", manifest.Sum(raw).String())
 	})
 }
 

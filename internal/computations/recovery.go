@@ -10,11 +10,12 @@ import (
 // into it: nobody's credential is asked for, and the audit log says that it was
 // done on the machine itself. The password that there is holds until then.
 func (s *Service) OperatorLink(ctx context.Context, email string) (link string, err error) {
+	email = foldEmail(email)
 	return update(ctx, s, func(w Writer) (string, error) {
 		u, err := w.UserByEmail(email)
 		switch {
 		case errors.Is(err, ErrNoRow) || err == nil && !u.Operator:
-			return "", &Error{Kind: NotFound, Field: "email", Message: "there is no operator with the address " + email, Hint: "an operator can reset the passwords of all others"}
+			return "", &Error{Kind: NotFound, Field: "email", Message: "there is no operator with the address " + plain(email, maxEmail), Hint: "an operator can reset the passwords of all others"}
 		case err != nil:
 			return "", err
 		case u.Disabled:
@@ -24,6 +25,6 @@ func (s *Service) OperatorLink(ctx context.Context, email string) (link string, 
 		if err != nil {
 			return "", err
 		}
-		return link, s.note(w, "", "", "operator.link", u.ID, "email", u.Email)
+		return link, s.note(w, "", "", actionOperatorLink, u.ID, "email", u.Email)
 	})
 }

@@ -217,6 +217,15 @@ func (s *Service) runnable(r Reader, c *Computation) ([]Check, error) {
 		inUse = Check{Name: "keys", Found: "revoked: " + strings.Join(revoked, ", "), Hint: "copy the computation, with other keys"}
 	}
 	all = append(all, inUse)
+	left, err := absent(r, c)
+	if err != nil {
+		return nil, err
+	}
+	here := Check{Name: "parties", OK: true, Found: "all parties are members of the workspace"}
+	if len(left) > 0 {
+		here = Check{Name: "parties", Found: strings.Join(left, "; "), Hint: "have them back, or copy the computation and do without them"}
+	}
+	all = append(all, here)
 	open := Check{Name: "state", OK: true, Found: "nothing else runs it"}
 	active, err := activeRun(r, c.ID)
 	switch {

@@ -232,14 +232,14 @@ func TestDryRun(t *testing.T) {
 	fresh := p.asset(p.bob, p.ws, c.AssetDataset, "iris2.csv")
 	p.ok(p.Supply(p.ctx, p.bob.Identity, p.id, c.Supply{Slot: "datasets/iris.csv", Asset: fresh.ID}))
 	p.freeze()
-	check("+manifest: frozen, digest ", "-approvals: 0 of 3", "+keys: ", "+state: ", "-host: ")
+	check("+manifest: frozen, digest ", "-approvals: 0 of 3", "+keys: ", "+parties: ", "+state: ", "-host: ")
 	p.approve(p.bob, p.carol, p.dave)
 	p.ok(p.store.Update(p.ctx, func(w c.Writer) error {
 		return w.PutHost(c.Host{ID: c.NewID(), Name: "host-1", Connected: true, Contact: p.clock.Now(), Report: c.HostReport{TEEs: []manifest.TEE{manifest.TEESim}, Capacity: 1}})
 	}))
-	check("+manifest: frozen, digest ", "+approvals: all 3", "+keys: ", "+state: ", "+host: ")
+	check("+manifest: frozen, digest ", "+approvals: all 3", "+keys: ", "+parties: ", "+state: ", "+host: ")
 	p.ok(p.RevokeKey(p.ctx, p.bob.Identity, p.bob.keyID))
-	check("+manifest: ", "+approvals: ", "-keys: revoked: ", "+state: ", "+host: ")
+	check("+manifest: ", "+approvals: ", "-keys: revoked: ", "+parties: ", "+state: ", "+host: ")
 	if runs, err := p.Runs(p.ctx, p.alice.Identity, p.id, c.Page{}); err != nil || len(runs) != 0 {
 		t.Errorf("a dry run left %+v, %v", runs, err)
 	}

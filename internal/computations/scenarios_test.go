@@ -300,3 +300,21 @@ func TestUnauthenticated(t *testing.T) {
 		}
 	})
 }
+
+// What an access token is refused, though its user may do it: a program's secret
+// makes no accounts, no passwords and no other secrets, and changes nobody's.
+func TestWhatAccessTokensMayNot(t *testing.T) {
+	s := newStage(t)
+	secret, _, err := s.CreateToken(s.ctx, s.op.Identity, "program", time.Hour)
+	s.ok(err)
+	token, err := s.Authenticate(s.ctx, secret)
+	s.ok(err)
+	inPerson := []string{"ChangePassword", "CreateToken", "RevokeCredential", "CreateUser", "ResetPassword", "SetUserDisabled", "SetSetting", "CreateEnrolToken"}
+	identities(t, func(t *testing.T, name string, sc scenario) {
+		err := sc.call(s, token)
+		refusal := kindOf(err) == c.Denied && strings.Contains(err.Error(), "an access token can't do this")
+		if want := slices.Contains(inPerson, name); refusal != want {
+			t.Errorf("refused because it is a token: %t (%v), want %t", refusal, err, want)
+		}
+	})
+}

@@ -22,9 +22,9 @@ type Service struct {
 	clock     func() time.Time
 	log       *slog.Logger
 	passwords *hasher
-	// byAddress, byBoth and byEmail bound attempts to sign in, invites what one user
-	// may send.
-	byAddress, byBoth, byEmail, invites *limiter
+	// byAddress, byNetwork, byBoth and byEmail bound attempts to sign in, invites what
+	// one user may send, joins attempts to make an account with one invitation.
+	byAddress, byNetwork, byBoth, byEmail, invites, joins *limiter
 	// recheck is how often a watcher's right to watch is looked at again when
 	// nothing happens.
 	recheck time.Duration
@@ -67,9 +67,11 @@ func New(c Config) (*Service, error) {
 	return &Service{
 		store: c.Store, name: c.Name, login: CommandLine(append([]string{"login", c.Name}, c.LoginFlags...)...), clock: c.Now, log: c.Log, passwords: newHasher(c.PasswordCost),
 		byAddress: newLimiter(50, 10*time.Second, c.Now),
+		byNetwork: newLimiter(200, 3*time.Second, c.Now),
 		byBoth:    newLimiter(10, time.Minute, c.Now),
 		byEmail:   newLimiter(100, 30*time.Second, c.Now),
-		invites:   newLimiter(60, time.Minute, c.Now),
+		invites:   newLimiter(60, 15*time.Minute, c.Now),
+		joins:     newLimiter(5, time.Minute, c.Now),
 		recheck:   time.Minute,
 	}, nil
 }

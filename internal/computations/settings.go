@@ -50,7 +50,7 @@ func (s *Service) Settings(ctx context.Context, who Identity) (map[string]string
 // SetSetting changes one of them.
 func (s *Service) SetSetting(ctx context.Context, who Identity, name, value string) error {
 	return s.change(ctx, func(w Writer) error {
-		x, err := s.onService(w, who, ServiceSettings)
+		x, err := s.inPerson(w, who, ServiceSettings)
 		if err != nil {
 			return err
 		}

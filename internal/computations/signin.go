@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -18,8 +19,8 @@ func (s *Service) SignIn(ctx context.Context, email, password, client, from stri
 	if checkEmail("email", email) != nil {
 		email = "" // the work is the same, and all of these share a limit
 	}
-	address := addressKey(from)
-	if err := s.attempt(email, address); err != nil {
+	at := placeOf(from)
+	if err := s.attempt(ctx, email, at); err != nil {
 		return "", err
 	}
 	u, err := view(ctx, s, func(r Reader) (User, error) {
@@ -32,16 +33,16 @@ func (s *Service) SignIn(ctx context.Context, email, password, client, from stri
 	if err != nil {
 		return "", err
 	}
-	ok, weak, err := s.passwords.verify(ctx, u.PasswordHash, password)
+	ok, weak, err := s.passwords.verify(ctx, at.network, u.PasswordHash, password)
 	if err != nil {
 		return "", err
 	}
 	if !ok || u.ID == "" || u.Disabled {
-		return "", s.failed(ctx, u.ID, address)
+		return "", s.failed(ctx, u.ID, at.address)
 	}
 	better := u.PasswordHash
 	if weak {
-		if better, err = s.passwords.hash(ctx, password); err != nil {
+		if better, err = s.passwords.hash(ctx, at.network, password); err != nil {
 			return "", err
 		}
 	}
@@ -63,25 +64,37 @@ func (s *Service) SignIn(ctx context.Context, email, password, client, from stri
 		if err != nil {
 			return "", err
 		}
-		return secret, s.note(w, "", u.ID, "sign-in", u.ID, "from", address, "client", plain(client, maxClient))
+		return secret, s.note(w, "", u.ID, actionSignIn, u.ID, signInFrom, at.address, "client", plain(client, maxClient))
 	})
 	if err != nil {
 		return "", err
 	}
-	s.succeeded(email, address)
+	s.succeeded(email, at)
 	return session, nil
 }
 
-// attempt counts one against the limits of the address, of the account from this
-// address, and, wider so that one stranger can't lock its owner out, of the
-// account.
-func (s *Service) attempt(email, address string) error {
-	wait := s.byAddress.take(address)
+// attempt counts one against the limits of the address, of its network, of the
+// account from this address, and, wider, of the account. The last is for those who
+// never signed in from there: strangers who use it up don't lock its owner out of
+// where the owner was before.
+func (s *Service) attempt(ctx context.Context, email string, at place) error {
+	wait := s.byAddress.take(at.address)
 	if wait == 0 {
-		wait = s.byBoth.take(email + " " + address)
+		wait = s.byNetwork.take(at.network)
 	}
 	if wait == 0 {
-		wait = s.byEmail.take(email)
+		wait = s.byBoth.take(email + " " + at.address)
+	}
+	if wait == 0 {
+		if wait = s.byEmail.take(email); wait > 0 {
+			known, err := s.beenThere(ctx, email, at.address)
+			if err != nil {
+				return err
+			}
+			if known {
+				wait = 0
+			}
+		}
 	}
 	if wait > 0 {
 		return &Error{Kind: Limited, Message: "there were too many attempts to sign in", Hint: fmt.Sprintf("try again in %v", wait.Round(time.Second)+time.Second)}
@@ -89,10 +102,34 @@ func (s *Service) attempt(email, address string) error {
 	return nil
 }
 
-// succeeded takes an attempt out of the count again.
-func (s *Service) succeeded(email, address string) {
-	s.byAddress.giveBack(address)
-	s.byBoth.giveBack(email + " " + address)
+// beenThere tells whether one of the account's latest sign-ins was from an address.
+// An account that isn't there takes the same look.
+func (s *Service) beenThere(ctx context.Context, email, address string) (bool, error) {
+	return view(ctx, s, func(r Reader) (bool, error) {
+		u, err := r.UserByEmail(email)
+		if errors.Is(err, ErrNoRow) {
+			u, err = User{ID: NewID()}, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		latest, err := r.Audit(AuditFilter{Actor: u.ID, Action: actionSignIn, Limit: signInsLookedAt})
+		return slices.ContainsFunc(latest, func(e AuditEntry) bool { return e.Detail[signInFrom] == address }), err
+	})
+}
+
+const (
+	actionSignIn = "sign-in"
+	// signInFrom is the detail of such an entry that has the address.
+	signInFrom = "from"
+	// signInsLookedAt is how many of them are looked at for a known address.
+	signInsLookedAt = 50
+)
+
+// succeeded takes an attempt out of the count of the account again, and not of
+// where it came from: checking a right password is as much work as a wrong one.
+func (s *Service) succeeded(email string, at place) {
+	s.byBoth.giveBack(email + " " + at.address)
 	s.byEmail.giveBack(email)
 }
 
@@ -139,7 +176,7 @@ func (s *Service) SignInExternal(ctx context.Context, e ExternalUser, client str
 		if err != nil {
 			return "", err
 		}
-		return secret, s.note(w, "", u.ID, "sign-in", u.ID, "issuer", e.Issuer, "client", plain(client, maxClient))
+		return secret, s.note(w, "", u.ID, actionSignIn, u.ID, "issuer", e.Issuer, "client", plain(client, maxClient))
 	})
 }
 

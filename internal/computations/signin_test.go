@@ -97,7 +97,7 @@ func TestSignInIsLimited(t *testing.T) {
 	if got := try(alice.Email, password, "192.0.2.1"); got != "OK" {
 		t.Errorf("a minute later: %s", got)
 	}
-	// Success isn't counted.
+	// Success isn't counted for an account, as often as it may be from one address.
 	for i := range 12 {
 		if got := try(alice.Email, password, "192.0.2.1"); got != "OK" {
 			t.Fatalf("success %d: %s", i, got)
@@ -124,6 +124,51 @@ func TestSignInIsLimited(t *testing.T) {
 	if n != 100 {
 		t.Errorf("%d attempts for one account went through", n)
 	}
+	// That locks her out of where she never was, and not of where she was before:
+	// there she has the limit of that address.
+	if got := try(alice.Email, password, "198.51.100.77"); got != c.Limited {
+		t.Errorf("from an address that is new: %s", got)
+	}
+	if got := try(alice.Email, password, "192.0.2.1"); got != "OK" {
+		t.Errorf("from an address where she signed in before: %s", got)
+	}
+	for range 10 {
+		if got := try(alice.Email, "wrong password", "192.0.2.1"); got != c.Unauthenticated {
+			t.Errorf("a wrong password from there: %s", got)
+		}
+	}
+	if got := try(alice.Email, password, "192.0.2.1"); got != c.Limited {
+		t.Errorf("after ten of them: %s", got)
+	}
+	// Many networks of one customer's are one.
+	n = 0
+	for i := range 250 {
+		if try(fmt.Sprintf("v%d@example.org", i), password, fmt.Sprintf("2001:db8:7:%x::1", i)) == c.Unauthenticated {
+			n++
+		}
+	}
+	if n != 200 {
+		t.Errorf("%d attempts from the networks of one customer went through", n)
+	}
+}
+
+// Right passwords are as much work as wrong ones: from one address only so many.
+func TestSuccessIsLimitedToo(t *testing.T) {
+	w := newWorld(t)
+	alice := w.person("alice")
+	n := 0
+	for range 60 {
+		if _, err := w.SignIn(w.ctx, alice.Email, password, "test", "192.0.2.1"); err == nil {
+			n++
+		} else {
+			refused(t, err, c.Limited, "too many attempts")
+		}
+	}
+	if n != 50 {
+		t.Errorf("%d sign-ins from one address went through", n)
+	}
+	_, err := w.SignIn(w.ctx, alice.Email, password, "test", "192.0.2.2")
+	w.ok(err)
 }
 
 func TestSessionsEnd(t *testing.T) {

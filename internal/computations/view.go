@@ -42,6 +42,9 @@ func (s *Service) Computations(ctx context.Context, who Identity, f ComputationF
 		if err != nil {
 			return nil, err
 		}
+		if err := f.check(); err != nil {
+			return nil, err
+		}
 		return r.Computations(x.visible(f), p.bounded())
 	})
 }

@@ -21,6 +21,9 @@ func (s *Service) Entries(ctx context.Context, who Identity, run ID, f EntryFilt
 		if _, err := s.onRun(r, who, run, RunEntries); err != nil {
 			return nil, err
 		}
+		if err := f.check(); err != nil {
+			return nil, err
+		}
 		return r.Entries(run, f)
 	})
 }

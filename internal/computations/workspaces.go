@@ -114,7 +114,7 @@ func member(r Reader, workspace, user ID) (Member, error) {
 	return m, err
 }
 
-// keepAdministrator refuses to leave a workspace without one.
+// keepAdministrator refuses to leave a workspace without one who can sign in.
 func keepAdministrator(r Reader, leaving Member) error {
 	if leaving.Role != RoleAdministrator {
 		return nil
@@ -123,7 +123,7 @@ func keepAdministrator(r Reader, leaving Member) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(all, func(m Member) bool { return m.Role == RoleAdministrator && m.User != leaving.User }) {
+	if !slices.ContainsFunc(all, func(m Member) bool { return m.Role == RoleAdministrator && m.User != leaving.User && !m.Disabled }) {
 		return &Error{Kind: Conflict, Message: "the workspace would have no administrator", Hint: "make somebody else administrator first"}
 	}
 	return nil

@@ -68,6 +68,11 @@ func lastAdministrator(t *testing.T, fresh func(testing.TB) store.Config) {
 		}
 		w.ok(w.SetMemberRole(w.ctx, stays.Identity, ws.ID, goes.User, c.RoleAdministrator))
 	}
+	// One whose account is disabled is none.
+	w.ok(w.SetUserDisabled(w.ctx, w.op.Identity, alice.User, true))
+	w.ok(w.SetMemberRole(w.ctx, w.again(bob).Identity, ws.ID, bob.User, c.RoleAdministrator))
+	refused(t, w.RemoveMember(w.ctx, bob.Identity, ws.ID, bob.User), c.Conflict, "no administrator")
+	w.ok(w.SetUserDisabled(w.ctx, w.op.Identity, alice.User, false))
 	w.ok(w.RemoveMember(w.ctx, bob.Identity, ws.ID, bob.User))
 	_, _, err := w.Workspace(w.ctx, bob.Identity, ws.ID)
 	refused(t, err, c.NotFound, "")
@@ -85,6 +90,44 @@ func TestRemovedMembersLoseTheirParts(t *testing.T) {
 	p.join(p.ws, p.alice, p.bob, c.RoleMember)
 	_, err = p.Computation(p.ctx, p.bob.Identity, p.id)
 	refused(t, err, c.NotFound, "no such computation")
+}
+
+// A party that leaves keeps what is frozen from running, and so does one whose
+// account is disabled. Who comes back gets the part that the manifest has of them,
+// and no other.
+func TestPartiesThatLeave(t *testing.T) {
+	p := newPlay(t)
+	p.freeze()
+	p.approve(p.carol, p.dave)
+	approval := p.approval(p.bob)
+	start := func() error { return empty(p.StartRun(p.ctx, p.alice.Identity, p.id)) }
+	p.ok(p.RemoveMember(p.ctx, p.alice.Identity, p.ws.ID, p.bob.User))
+	refused(t, start(), c.Conflict, "2 of 3")
+	invite := func(email string, part c.Part) (c.Invitation, error) {
+		inv, _, err := p.Invite(p.ctx, p.alice.Identity, c.Invite{Workspace: p.ws.ID, Email: email, Computation: p.id, Parts: []c.Part{part}})
+		return inv, err
+	}
+	for email, part := range map[string]c.Part{p.bob.Email: c.PartConsumer, "erin@example.org": c.PartDataset, p.carol.Email: c.PartDataset} {
+		_, err := invite(email, part)
+		refused(t, err, c.Conflict, "parts: the computation is frozen")
+	}
+	inv, err := invite(p.bob.Email, c.PartDataset)
+	p.ok(err)
+	p.ok(empty(p.AcceptMyInvitation(p.ctx, p.bob.Identity, inv.ID)))
+	p.ok(p.Approve(p.ctx, p.bob.Identity, p.id, approval))
+
+	// Away again, after all approved.
+	p.ok(p.RemoveMember(p.ctx, p.bob.Identity, p.ws.ID, p.bob.User))
+	refused(t, start(), c.Conflict, "bob@example.org is no member of the workspace any more")
+	p.join(p.ws, p.alice, p.bob, c.RoleMember)
+	refused(t, p.SetParts(p.ctx, p.alice.Identity, p.id, p.bob.User, []c.Part{c.PartDataset, c.PartConsumer}), c.Conflict, "frozen")
+	p.ok(p.SetParts(p.ctx, p.alice.Identity, p.id, p.bob.User, []c.Part{c.PartDataset}))
+	refused(t, p.SetParts(p.ctx, p.alice.Identity, p.id, p.bob.User, nil), c.Conflict, "frozen")
+
+	p.ok(p.SetUserDisabled(p.ctx, p.op.Identity, p.dave.User, true))
+	refused(t, start(), c.Conflict, "the account of dave@example.org is disabled")
+	p.ok(p.SetUserDisabled(p.ctx, p.op.Identity, p.dave.User, false))
+	p.run()
 }
 
 func TestTooManyWorkspaces(t *testing.T) {

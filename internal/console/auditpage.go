@@ -104,7 +104,7 @@ func auditActions(service bool) []string {
 		all = append(all, string(a))
 	}
 	if service {
-		all = append(all, "sign-in", "sign-in.failed", "link.redeem")
+		all = append(all, "sign-in", "sign-in.failed", "link.redeem", "operator.link", "invitation.has-account")
 	}
 	slices.Sort(all)
 	return all

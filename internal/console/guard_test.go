@@ -280,10 +280,14 @@ func TestErrorsTellNothing(t *testing.T) {
 		if r.status != http.StatusInternalServerError && pattern != "GET /sign-in" {
 			t.Errorf("%s: %d", pattern, r.status)
 		}
-		if lower := strings.ToLower(text(r.body)); strings.Contains(lower, "sql") || strings.Contains(lower, "database") || strings.Contains(lower, "goroutine") {
-			t.Errorf("%s tells %s", pattern, text(r.body))
-		}
 		reference := regexp.MustCompile(`<code>([A-Z0-9]{10})</code>`).FindStringSubmatch(r.body)
+		said := text(r.body)
+		if reference != nil {
+			said = strings.ReplaceAll(said, reference[1], "") // any letters, by chance those of a word
+		}
+		if lower := strings.ToLower(said); strings.Contains(lower, "sql") || strings.Contains(lower, "database") || strings.Contains(lower, "goroutine") {
+			t.Errorf("%s tells %s", pattern, said)
+		}
 		if reference == nil {
 			t.Errorf("%s gives no reference: %s", pattern, text(r.body))
 		} else if !strings.Contains(w.log.String(), reference[1]) {

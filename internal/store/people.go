@@ -114,9 +114,9 @@ func (x *tx) Forgetful() ([]workspace, error) {
 
 func (x *tx) PutWorkspace(w workspace) error { return workspaces.put(x, w) }
 
-var members = newTable("members", "workspace_id user_id role joined", 2, ", u.email, u.name", "JOIN users u ON u.id = t.user_id",
+var members = newTable("members", "workspace_id user_id role joined", 2, ", u.email, u.name, u.disabled", "JOIN users u ON u.id = t.user_id",
 	func(m *member) []any {
-		return []any{&m.Workspace, &m.User, &m.Role, moment{&m.Joined}, &m.Email, &m.Name}
+		return []any{&m.Workspace, &m.User, &m.Role, moment{&m.Joined}, &m.Email, &m.Name, &m.Disabled}
 	})
 
 func (x *tx) Member(workspace, user id) (member, error) {

@@ -162,7 +162,10 @@ type InvitationView struct {
 	ComputationName string                 `protobuf:"bytes,3,opt,name=computation_name,json=computationName,proto3" json:"computation_name,omitempty"`
 	ByName          string                 `protobuf:"bytes,4,opt,name=by_name,json=byName,proto3" json:"by_name,omitempty"`
 	ByEmail         string                 `protobuf:"bytes,5,opt,name=by_email,json=byEmail,proto3" json:"by_email,omitempty"`
-	// There is an account of the address already.
+	// Never set: who holds an invitation's link, and who invited does, is not told
+	// whether its address has an account.
+	//
+	// Deprecated: Marked as deprecated in computations/v1/invitations.proto.
 	HasAccount    bool `protobuf:"varint,6,opt,name=has_account,json=hasAccount,proto3" json:"has_account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -233,6 +236,7 @@ func (x *InvitationView) GetByEmail() string {
 	return ""
 }
 
+// Deprecated: Marked as deprecated in computations/v1/invitations.proto.
 func (x *InvitationView) GetHasAccount() bool {
 	if x != nil {
 		return x.HasAccount
@@ -1294,7 +1298,7 @@ const file_computations_v1_invitations_proto_rawDesc = "" +
 	"\acreated\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12.\n" +
 	"\x04sent\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x124\n" +
-	"\aexpires\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xfa\x01\n" +
+	"\aexpires\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xfe\x01\n" +
 	"\x0eInvitationView\x12A\n" +
 	"\n" +
 	"invitation\x18\x01 \x01(\v2!.cocos.computations.v1.InvitationR\n" +
@@ -1302,8 +1306,8 @@ const file_computations_v1_invitations_proto_rawDesc = "" +
 	"\x0eworkspace_name\x18\x02 \x01(\tR\rworkspaceName\x12)\n" +
 	"\x10computation_name\x18\x03 \x01(\tR\x0fcomputationName\x12\x17\n" +
 	"\aby_name\x18\x04 \x01(\tR\x06byName\x12\x19\n" +
-	"\bby_email\x18\x05 \x01(\tR\abyEmail\x12\x1f\n" +
-	"\vhas_account\x18\x06 \x01(\bR\n" +
+	"\bby_email\x18\x05 \x01(\tR\abyEmail\x12#\n" +
+	"\vhas_account\x18\x06 \x01(\bB\x02\x18\x01R\n" +
 	"hasAccount\"\xd0\x01\n" +
 	"\x17CreateInvitationRequest\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x14\n" +

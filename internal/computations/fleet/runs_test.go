@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -482,4 +483,59 @@ func TestUnreadableManifest(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// TestWithdrawnWhileQueued: a run waited, and meanwhile a party of its manifest
+// revoked the key, left, or was shut out. No host gets it, and others don't wait.
+func TestWithdrawnWhileQueued(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(w *world, key computations.Key, x computations.Writer) error
+		want   string
+	}{
+		"revoked": {func(w *world, key computations.Key, x computations.Writer) error {
+			key.Revoked = w.clock.now()
+			return x.PutKey(key)
+		}, "revoked: " + owner().Public().Fingerprint() + " of a@example.org"},
+		"left": {func(w *world, _ computations.Key, x computations.Writer) error {
+			return x.DeleteMember(w.workspace, w.user)
+		}, "a@example.org is no member of the workspace any more"},
+		"disabled": {func(w *world, _ computations.Key, x computations.Writer) error {
+			u, err := x.User(w.user)
+			u.Disabled = true
+			return errors.Join(err, x.PutUser(u))
+		}, "the account of a@example.org is disabled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(w *world) {
+				key := computations.Key{ID: computations.NewID(), User: w.user, Name: "a", Public: owner().Public(), Created: w.clock.now()}
+				withdrawn := w.computation(manifest.TEESim)
+				w.update(func(x computations.Writer) error {
+					c, err := x.Computation(withdrawn)
+					if err != nil {
+						return err
+					}
+					c.Draft.Algorithm.Provider, c.Draft.Consumers, c.Draft.Keys = w.user, []computations.ID{w.user}, map[computations.ID]computations.ID{w.user: key.ID}
+					return errors.Join(x.PutKey(key), x.PutComputation(c),
+						x.PutMember(computations.Member{Workspace: w.workspace, User: w.user, Role: computations.RoleMember, Joined: w.clock.now()}))
+				})
+				p := w.process()
+				m := w.join(p, "rack-1").connect(p)
+				before := w.run(withdrawn)
+				m.request(before) // as long as nothing has changed
+				w.stop(before)
+				m.refuse(before, "UNSUPPORTED", "manifest/tee")
+				w.become(before, computations.RunStopped)
+
+				w.update(func(x computations.Writer) error { return tt.change(w, key, x) })
+				first, second := w.run(withdrawn), w.newRun()
+				m.request(second)
+				if got := w.become(first, computations.RunFailed); got.Reason != tt.want || got.Ended.IsZero() || got.Host != "" {
+					t.Errorf("%+v", got)
+				}
+				if n := m.count(asks(first)); n != 0 {
+					t.Errorf("its host was asked %d times", n)
+				}
+			})
+		})
+	}
 }

@@ -191,6 +191,15 @@ func (p *placement) place(run computations.Run) (offered bool, err error) {
 		}
 	}
 	if host >= 0 {
+		// It may have waited long: what it was started with must hold still.
+		why, err := computations.Withdrawn(p.w, run.Computation)
+		if err != nil {
+			return false, err
+		}
+		if why != "" {
+			run.State, run.Ended, run.Reason = computations.RunFailed, p.f.now(), why
+			return false, p.put(run, "run.failed")
+		}
 		p.hosts[host].Active++
 		run.State, run.Host, run.Reason = computations.RunOffered, p.hosts[host].ID, reason
 		p.w.Signal(computations.HostTopic(run.Host))

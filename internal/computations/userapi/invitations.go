@@ -82,6 +82,6 @@ func invitation(i computations.Invitation) *computationsv1.Invitation {
 func invitationView(v computations.InvitationView) *computationsv1.InvitationView {
 	return &computationsv1.InvitationView{
 		Invitation: invitation(v.Invitation), WorkspaceName: v.WorkspaceName, ComputationName: v.ComputationName,
-		ByName: v.ByName, ByEmail: v.ByEmail, HasAccount: v.HasAccount,
+		ByName: v.ByName, ByEmail: v.ByEmail,
 	}
 }
