@@ -42,7 +42,7 @@ func (q *call) peopleView() (view, error) {
 	}
 	p := peoplePage{View: c}
 	for _, m := range members {
-		one := person{Member: m, Form: newForm(nil)}
+		one := person{Member: m, Form: newForm(nil).in(string(m.User))}
 		if i := slices.IndexFunc(c.Parties, func(x computations.Party) bool { return x.User == m.User }); i >= 0 {
 			one.Parts = c.Parties[i].Parts
 		}

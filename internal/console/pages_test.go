@@ -129,7 +129,7 @@ func TestFaultsStandBesideTheirFields(t *testing.T) {
 		"an address":                    {"ada", "/w/{workspace}/invitations/new", form("email", "nobody", "role", "member"), "email", "Email address is not an email address"},
 		"a host's name":                 {"olga", "/hosts/enrol", form("name", "A B", "ttl", "1h"), "name", "Name of the host is"},
 		"two passwords":                 {"stan", "/settings/password", form("old", "x", "new", "correct horse battery", "again", "another"), "again", "is another password than the first"},
-		"a token's life":                {"stan", "/settings/tokens", form("name", "x", "days", "4000"), "days", "must be a whole number from 1 to 366"},
+		"a token's life":                {"stan", "/settings/tokens", form("name", "x", "days", "4000"), "token-days", "must be a whole number from 1 to 366"},
 		"a new user's address":          {"olga", "/users/new", form("email", ""), "email", "Email address is missing"},
 		"an approval that is none":      {"rita", "/c/{frozen}/approve", form("approval_text", "{}"), "approval", "is not what cocos-cli manifest approve prints"},
 		"an approval by somebody else":  {"dora", "/c/{frozen}/approve", form("approval_text", jsonText(w, w.approval)), "", ""},
@@ -152,6 +152,25 @@ func TestFaultsStandBesideTheirFields(t *testing.T) {
 			if !strings.Contains(r.body, part) {
 				t.Errorf("%s: the page lacks %q\n%s", name, part, text(r.body))
 			}
+		}
+	}
+}
+
+// TestIdsAreUnique: a label belongs to one control, on pages with several forms and
+// several people, too.
+func TestIdsAreUnique(t *testing.T) {
+	w := newWorld(t)
+	ids := regexp.MustCompile(`\sid="([^"]+)"`)
+	for pattern, v := range w.fixtures() {
+		if v.form != nil || strings.HasSuffix(pattern, "/stream") {
+			continue
+		}
+		seen := map[string]bool{}
+		for _, m := range ids.FindAllStringSubmatch(w.browse(v.right).get(w.path(v.path, false)).body, -1) {
+			if seen[m[1]] {
+				t.Errorf("%s has the id %q twice", pattern, m[1])
+			}
+			seen[m[1]] = true
 		}
 	}
 }

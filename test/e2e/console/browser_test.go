@@ -276,11 +276,16 @@ type violation struct {
 	} `json:"nodes"`
 }
 
-// inspect looks at the page as a desktop in light and dark and as a phone: axe
-// finds nothing, nothing sticks out, and a picture is kept of each.
+// inspect looks at the page as a desktop in light and dark and as a phone: no id is
+// there twice, axe finds nothing, nothing sticks out, and a picture is kept of each.
 func (p *person) inspect(name string) {
 	p.t.Helper()
 	p.do(chromedp.Evaluate(`scrollTo(0, 0)`, nil), chromedp.Evaluate(p.axe+`; true`, nil))
+	var twice []string
+	p.do(chromedp.Evaluate(`[...document.querySelectorAll("[id]")].map(e => e.id).filter((id, i, all) => all.indexOf(id) < i)`, &twice))
+	if len(twice) > 0 {
+		p.t.Errorf("%s has the ids %q more than once", name, twice)
+	}
 	for _, v := range []struct {
 		view
 		name string

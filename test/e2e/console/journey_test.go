@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -253,7 +254,7 @@ func TestThreePeople(t *testing.T) {
 	if words := anders.words(); strings.Contains(words, "What the receipt says") {
 		t.Error("Anders sees the receipt")
 	}
-	tour(grace, ingrid, anders, computation)
+	tour(t, grace, ingrid, anders, computation)
 }
 
 // workspaceOf is where the person is.
@@ -380,7 +381,7 @@ func makeReceipt(t *testing.T, run string, raw []byte, people []*participant) st
 }
 
 // tour looks at the pages that the journey didn't come by.
-func tour(grace, ingrid, anders *participant, computation string) {
+func tour(t *testing.T, grace, ingrid, anders *participant, computation string) {
 	ws := "/w/" + workspaceOf(ingrid)
 	for name, path := range map[string]string{
 		"dashboard": ws, "computations": ws + "/computations", "computations-none": ws + "/computations?text=zzz", "import": ws + "/computations/import",
@@ -398,11 +399,20 @@ func tour(grace, ingrid, anders *participant, computation string) {
 	ingrid.sees("This is the copy.")
 	ingrid.open(ingrid.path() + "/people")
 	ingrid.inspect("people")
+	// A label is that of the person beside whom it stands: who comes last is changed.
+	last := fmt.Sprintf("(%s)[last()]", byLabel("Viewer"))
+	var before, after string
+	ingrid.do(chromedp.AttributeValue(last+`/ancestor::form`, "action", &before, nil, chromedp.BySearch), chromedp.Click(`(//label[starts-with(normalize-space(.), "Viewer")])[last()]`, chromedp.BySearch),
+		chromedp.Evaluate(`[...document.querySelectorAll('input[value="viewer"]:checked')].map(e => e.form.getAttribute("action")).join()`, &after))
+	if before != after {
+		t.Errorf("the label of %s changes %s", before, after)
+	}
 	ingrid.open("/nothing-here")
 	ingrid.inspect("not-found")
 	ingrid.open("/settings")
 	ingrid.fill("Name of a new token", "nightly")
 	ingrid.press("Make a token")
+	ingrid.sees("The token is made.", "Revoke the token nightly")
 	ingrid.inspect("token")
 	anders.open(ws + "/audit")
 	anders.inspect("denied")
