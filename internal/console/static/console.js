@@ -33,7 +33,7 @@ for (const t of all("time[data-form]")) {
 const list = $("#entries[data-stream]");
 if (list) {
   const most = 1000, live = $("#live"), text = $("#live-text"), pause = $("#live-pause");
-  let last = "", source, ended = false, paused = false;
+  let last = "", source, ended = false, paused = false, failures = 0, again;
   const done = id => {
     const step = id && $(`[data-step="${CSS.escape(id)}"]`);
     if (!step || step.className === "done") return;
@@ -44,10 +44,16 @@ if (list) {
   const on = (name, f) => source.addEventListener(name, e => { last = e.lastEventId || last; f(JSON.parse(e.data)); });
   const open = () => {
     source?.close();
+    clearTimeout(again);
     if (ended || paused || document.hidden) return;
     source = new EventSource(list.dataset.stream.replace(/after=\d+/, m => last ? "after=" + last : m));
-    source.onopen = () => { text.textContent = "Live"; };
-    source.onerror = () => { text.textContent = "Connecting again …"; };
+    source.onopen = () => { text.textContent = "Live"; failures = 0; };
+    source.onerror = () => {
+      text.textContent = "Connecting again …";
+      // The browser comes again by itself after a broken connection, and never after
+      // another answer than 200, such as a proxy's while the service starts anew.
+      if (source.readyState === EventSource.CLOSED) again = setTimeout(open, Math.min(1000 * 2 ** failures++, 30000));
+    };
     on("entry", e => {
       const near = innerHeight + scrollY > document.body.scrollHeight - 200;
       const item = $("#line").content.cloneNode(true), li = item.firstElementChild, put = (q, t) => { $(q, li).textContent = t; };

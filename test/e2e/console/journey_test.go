@@ -226,7 +226,7 @@ func TestThreePeople(t *testing.T) {
 	h := enrol(t, grace.commands()[0])
 	request := h.accept()
 
-	runs(t, h, request.GetRunId(), ingrid, request.GetManifest())
+	runs(t, s, h, request.GetRunId(), ingrid, request.GetManifest())
 	anders.open(computation)
 	anders.sees("Send the dataset scans.csv", "cocos-cli data scans.csv --name scans.csv --agent 127.0.0.1:6100 --key anders.pem --manifest manifest.json --policy policy.json", "SIMULATED", "can’t vouch for it")
 	anders.inspect("computation-running")
@@ -274,7 +274,7 @@ func (p *person) fetch(path string) string {
 }
 
 // runs has the VM come up while Ingrid watches, who doesn't touch anything.
-func runs(t *testing.T, h *host, run string, ingrid *participant, raw []byte) {
+func runs(t *testing.T, s *service, h *host, run string, ingrid *participant, raw []byte) {
 	const agent, shim = eventv1.Source_SOURCE_AGENT, eventv1.Source_SOURCE_SHIM
 	f, err := manifest.Parse(raw)
 	if err != nil {
@@ -301,16 +301,42 @@ func runs(t *testing.T, h *host, run string, ingrid *participant, raw []byte) {
 	h.tells(run, agent, vm.EventInput, "received the algorithm", "kind", "algorithm")
 	watching("the algorithm arrives", `document.querySelector('[data-step="algorithm"]').className === "done"`)
 	// In order, each once, though the page was never loaded anew.
-	var lines []string
-	ingrid.do(chromedp.Evaluate(`[...document.querySelectorAll(".entry .msg")].map(m => m.textContent).filter(m => m.startsWith("line "))`, &lines))
-	if len(lines) != 40 {
-		t.Errorf("the page has %d lines of the agent", len(lines))
-	}
-	for i, line := range lines {
-		if !strings.HasPrefix(line, "line "+itoa(i+1)+" ") {
-			t.Errorf("line %d is %q", i+1, line)
+	eachOnce := func(want int) {
+		t.Helper()
+		var lines []string
+		ingrid.do(chromedp.Evaluate(`[...document.querySelectorAll(".entry .msg")].map(m => m.textContent).filter(m => m.startsWith("line "))`, &lines))
+		if len(lines) != want {
+			t.Errorf("the page has %d lines of the agent, want %d", len(lines), want)
+		}
+		for i, line := range lines {
+			if !strings.HasPrefix(line, "line "+itoa(i+1)+" ") {
+				t.Errorf("line %d is %q", i+1, line)
+			}
 		}
 	}
+	eachOnce(40)
+	// A proxy that answers for the service while that is away ends a stream for good,
+	// as browsers see it: the page asks for another.
+	ingrid.cut = true
+	way := throughProxy(t, s.url)
+	ingrid.open(way.URL + "/r/" + run)
+	watching("the page is live again", `document.querySelector("#live-text").textContent === "Live"`)
+	way.cut(true)
+	for i := range 20 {
+		h.logs(run, agent, eventv1.Level_LEVEL_INFO, "line %d of the agent", 41+i)
+	}
+	watching("the way is cut", `document.querySelector("#live-text").textContent !== "Live"`)
+	for end := time.Now().Add(patience); way.refused.Load() < 2; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the page doesn't come again")
+		}
+	}
+	way.cut(false)
+	h.logs(run, agent, eventv1.Level_LEVEL_INFO, "line 61 of the agent")
+	watching("the way is open again", `document.querySelector("#live-text").textContent === "Live" && [...document.querySelectorAll(".entry .msg")].some(m => m.textContent.startsWith("line 61 "))`)
+	eachOnce(61)
+	ingrid.open("/r/" + run)
+	ingrid.cut = false
 	ingrid.inspect("run-live")
 	ingrid.open("/r/" + run + "?level=warn")
 	ingrid.sees("a call was refused")
