@@ -366,6 +366,20 @@ func TestFilterIsTheStores(t *testing.T) {
 	}
 }
 
+// TestLogSaysWhen: a line's hour is nothing without its day and its zone.
+func TestLogSaysWhen(t *testing.T) {
+	w := newWorld(t)
+	w.put(func(tx computations.Writer) error {
+		_, err := tx.Append([]computations.Entry{{Run: w.things["busy run"], Type: computations.EntryLog, Source: "agent", Level: "info", Message: "hello",
+			Time: time.Date(2026, 3, 4, 5, 6, 7, 89e6, time.FixedZone("", 3600))}})
+		return err
+	})
+	const want = `<time datetime="2026-03-04T04:06:07.089Z" title="2026-03-04T04:06:07.089Z" data-form="entry">4 Mar, 04:06:07 UTC</time>`
+	if r := w.browse("carl").get(w.path("/r/{busy run}", false)); !strings.Contains(r.body, want) {
+		t.Errorf("no %s\n%s", want, text(r.body))
+	}
+}
+
 // TestEditorLooksAfterInvitations: who invites into a computation, and is no more
 // than a member, makes a new link and withdraws on the page of its people; another
 // member can't.

@@ -23,11 +23,13 @@ for (const button of all("button.copy")) {
 for (const form of all("form[method=post]:not([action])")) form.action = location.pathname + location.search;
 
 // Times by the reader's own clock; UTC stays as the title.
-for (const t of all("time[data-form]")) {
-  t.title = t.textContent;
-  const date = { day: "numeric", month: "short", year: "numeric" };
-  t.textContent = new Date(t.dateTime).toLocaleString("en-GB", t.dataset.form === "date" ? date : { ...date, hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
-}
+const day = { day: "numeric", month: "short", year: "numeric" }, minute = { hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+const forms = { date: day, full: { ...day, ...minute }, entry: { day: "numeric", month: "short", ...minute, second: "2-digit" } };
+const local = t => {
+  t.title ||= t.textContent;
+  t.textContent = new Date(t.dateTime).toLocaleString("en-GB", forms[t.dataset.form]);
+};
+all("time[data-form]").forEach(local);
 
 // The live log of a run.
 const list = $("#entries[data-stream]");
@@ -58,8 +60,10 @@ if (list) {
       const near = innerHeight + scrollY > document.body.scrollHeight - 200;
       const item = $("#line").content.cloneNode(true), li = item.firstElementChild, put = (q, t) => { $(q, li).textContent = t; };
       li.className = `entry ${e.level} ${e.type}`;
-      $("time", li).dateTime = e.iso;
-      put("time", e.time); put(".source", e.source); put(".level", e.level); put("strong", e.title); put(".msg", e.text); put("small", e.details);
+      const time = $("time", li);
+      time.dateTime = time.title = e.iso;
+      local(time);
+      put(".source", e.source); put(".level", e.level); put("strong", e.title); put(".msg", e.text); put("small", e.details);
       list.append(item);
       if (list.children.length > most) list.firstElementChild.remove();
       $("#no-entries")?.remove();

@@ -335,6 +335,11 @@ func runs(t *testing.T, s *service, h *host, run string, ingrid *participant, ra
 	h.logs(run, agent, eventv1.Level_LEVEL_INFO, "line 61 of the agent")
 	watching("the way is open again", `document.querySelector("#live-text").textContent === "Live" && [...document.querySelectorAll(".entry .msg")].some(m => m.textContent.startsWith("line 61 "))`)
 	eachOnce(61)
+	var untimely []string
+	ingrid.do(chromedp.Evaluate(`[...document.querySelectorAll(".entry time")].map(t => t.textContent).filter(t => !/^\d{1,2} \w+,? (at )?\d\d:\d\d:\d\d \S+$/.test(t))`, &untimely))
+	if len(untimely) > 0 {
+		t.Errorf("lines say %q, and not their day, hour and zone", untimely)
+	}
 	ingrid.open("/r/" + run)
 	ingrid.cut = false
 	ingrid.inspect("run-live")
