@@ -98,7 +98,7 @@ func (s *Service) bring(r Reader, t *steps, x *access) error {
 	chosen := t.v.Draft.Keys[x.user.ID]
 	switch {
 	case len(t.keys) == 0:
-		prefix := keyPrefix(x.user.Email)
+		prefix := KeyPrefix(x.user.Email)
 		t.add(ComputationSupply, "Sign in with the command-line program on your own machine.", s.login)
 		t.add(ComputationSupply, "Make a key pair. The private half stays on your machine: nobody can replace it, so keep it safe.", CommandLine("keys", "--out", prefix))
 		t.add(ComputationSupply, "Register the public half here. The command proves that you have the private one, and sends only the public one.", CommandLine("keys", "register", prefix+".pem"))

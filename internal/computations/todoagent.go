@@ -131,8 +131,9 @@ func fileWord(name string) string {
 	return name
 }
 
-// keyPrefix is a file name made of an address.
-func keyPrefix(email string) string {
+// KeyPrefix is what the files of a person's first key are called on their machine:
+// the name before the address's @, as far as a shell takes it as it is.
+func KeyPrefix(email string) string {
 	local, _, _ := strings.Cut(email, "@")
 	safe := strings.Map(func(r rune) rune {
 		switch {

@@ -107,8 +107,8 @@ func shownRefusal(err error) error {
 // linkPage is the page of a sign-in link.
 type linkPage struct {
 	User computations.User
-	// First: the account has no name yet, or is the service's first.
-	First, Bootstrap bool
+	// Bootstrap: the account is the service's first.
+	Bootstrap bool
 }
 
 func (q *call) linkView(form *form) (view, error) {
@@ -116,7 +116,7 @@ func (q *call) linkView(form *form) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	p := linkPage{User: u, First: u.Name == "", Bootstrap: strings.HasSuffix(u.Email, "@localhost")}
+	p := linkPage{User: u, Bootstrap: strings.HasSuffix(u.Email, "@localhost")}
 	title := "Choose a password"
 	if p.Bootstrap {
 		title = "Welcome to Cocos"

@@ -22,7 +22,7 @@ func showKeys(q *call) error {
 	if err != nil {
 		return err
 	}
-	p := keysPage{Prefix: keyPrefix(q.who.Email), Login: q.c.Service.LoginCommand()}
+	p := keysPage{Prefix: computations.KeyPrefix(q.who.Email), Login: q.c.Service.LoginCommand()}
 	for _, k := range all {
 		if k.Revoked.IsZero() {
 			p.InUse = append(p.InUse, k)
@@ -222,16 +222,4 @@ func retireAsset(q *call) error {
 		return err
 	}
 	return q.done("/a/"+string(q.id("asset")), "retired")
-}
-
-// keyPrefix is what a person's first key is called on their machine: the name
-// before the address's @, as far as a shell takes it as it is.
-func keyPrefix(email string) string {
-	local, _, _ := strings.Cut(email, "@")
-	if local == "" || strings.ContainsFunc(local, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
-	}) || strings.HasPrefix(local, "-") {
-		return "my-key"
-	}
-	return local
 }

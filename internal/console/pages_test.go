@@ -366,6 +366,27 @@ func TestFilterIsTheStores(t *testing.T) {
 	}
 }
 
+// TestKeysAreCalledAlike: the page of keys and the steps of a computation name the
+// same files.
+func TestKeysAreCalledAlike(t *testing.T) {
+	w := newWorld(t)
+	w.put(func(tx computations.Writer) error {
+		u, err := tx.User(w.users["nemo"])
+		if err != nil {
+			return err
+		}
+		u.Email = "-né.mo+x@example.org"
+		return tx.PutUser(u)
+	})
+	w.check(w.svc.SetParts(t.Context(), w.who["carl"], w.things["draft"], w.users["nemo"], []computations.Part{computations.PartConsumer}))
+	const command = "cocos-cli keys register n-.mo-x.pem"
+	for _, path := range []string{"/keys", "/c/{draft}"} {
+		if r := w.browse("nemo").get(w.path(path, false)); !strings.Contains(strings.Join(strings.Fields(text(r.body)), " "), command) {
+			t.Errorf("%s has no %s\n%s", path, command, text(r.body))
+		}
+	}
+}
+
 // TestLogSaysWhen: a line's hour is nothing without its day and its zone.
 func TestLogSaysWhen(t *testing.T) {
 	w := newWorld(t)
