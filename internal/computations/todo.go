@@ -36,17 +36,18 @@ func (t *steps) has(p Part) bool { return slices.Contains(t.v.Mine, p) }
 
 func (t *steps) may(a Action) bool { return slices.Contains(t.v.Allowed, a) }
 
-// todo is what the asker does next.
+// todo is what the asker does next; it also notes what the asker's key is called.
 func (s *Service) todo(r Reader, v *View, x *access) ([]Todo, error) {
-	if !v.Archived.IsZero() {
-		return nil, nil
-	}
 	t := &steps{v: v, me: v.me(x.user.ID), assets: map[ID]string{}}
 	var err error
 	if t.keys, err = r.KeysOf(x.user.ID); err != nil {
 		return nil, err
 	}
 	t.keys = slices.DeleteFunc(t.keys, func(k Key) bool { return !k.Revoked.IsZero() })
+	v.KeyFile = t.keyFile()
+	if !v.Archived.IsZero() {
+		return nil, nil
+	}
 	if err := t.named(r, x.user.ID); err != nil {
 		return nil, err
 	}
@@ -178,9 +179,6 @@ func (t *steps) complete(x *access) {
 	t.add(ComputationEdit, text, "")
 }
 
-// manifestFile is what the commands call the manifest on a participant's machine.
-const manifestFile = "manifest.json"
-
 // approve is what parties do with a manifest.
 func (t *steps) approve() {
 	var waits []string
@@ -195,7 +193,7 @@ func (t *steps) approve() {
 	}
 	t.fetchManifest(ComputationApprove)
 	t.add(ComputationApprove, "Read what it says, on your own machine: who brings what, who gets the result, and how it is protected.",
-		CommandLine("manifest", "show", manifestFile, "--key", t.keyFile()))
+		CommandLine("manifest", "show", t.v.ManifestFile(), "--key", t.v.KeyFile))
 	var others []string
 	for _, p := range t.v.Parties {
 		if p.Key != nil && p.User != t.me.User {
@@ -207,21 +205,11 @@ func (t *steps) approve() {
 			"and note it with: cocos-cli contacts add. Take none from this page: a service that lies would show you keys of its own.", "")
 	}
 	t.add(ComputationApprove, "Approve it. Your key signs the digest of the manifest that the command shows you, on your machine.",
-		CommandLine("computations", "approve", string(t.v.ID), "--key", t.keyFile()))
+		CommandLine("computations", "approve", string(t.v.ID), "--key", t.v.KeyFile))
 }
 
 func (t *steps) fetchManifest(a Action) {
-	t.add(a, "Get the manifest onto your machine.", CommandLine("computations", "manifest", string(t.v.ID), "--out", manifestFile))
-}
-
-// keyFile is what the asker's key is called on their machine, most likely.
-func (t *steps) keyFile() string {
-	for _, k := range t.keys {
-		if t.me != nil && t.me.Key != nil && k.Public.Equal(*t.me.Key) {
-			return fileWord(strings.TrimSuffix(strings.TrimSuffix(k.Name, ".pem"), ".pub") + ".pem")
-		}
-	}
-	return "cocos.pem"
+	t.add(a, "Get the manifest onto your machine.", CommandLine("computations", "manifest", string(t.v.ID), "--out", t.v.ManifestFile()))
 }
 
 // start is what happens between runs.
@@ -249,11 +237,11 @@ func (t *steps) look(run *Run) {
 	if !t.has(PartConsumer) || !t.v.Frozen.AttestedTLS {
 		return
 	}
-	out := runFolder(run)
+	out, receipt := run.ResultFolder(), run.ReceiptFile()
 	t.add(ReceiptShow, "Verify the receipt by your own policy. It was kept beside the result.",
-		CommandLine("receipt", "verify", out+".receipt.json", "--policy", policyFile, "--manifest", manifestFile, "--result", out))
+		CommandLine("receipt", "verify", receipt, "--policy", PolicyFile, "--manifest", t.v.ManifestFile(), "--result", out))
 	t.add(ReceiptSubmit, "Hand in the receipt, if the other consumers shall find it here. The service keeps it, and can't vouch for it.",
-		CommandLine("computations", "receipt", "submit", string(run.ID), out+".receipt.json"))
+		CommandLine("computations", "receipt", "submit", string(run.ID), receipt))
 }
 
 func orUnknown(reason string) string {
@@ -262,5 +250,3 @@ func orUnknown(reason string) string {
 	}
 	return reason
 }
-
-func runFolder(run *Run) string { return fmt.Sprintf("run-%d", run.Number) }

@@ -25,7 +25,7 @@ var fingerprints = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
 func (j *journal) stage(title string, who ...*person) {
 	j.t.Helper()
 	fmt.Fprintf(&j.b, "# %s\n", title)
-	names := strings.NewReplacer(append([]string{string(j.id), "COMPUTATION", string(j.ws.ID), "WORKSPACE"}, j.names...)...)
+	names := strings.NewReplacer(append([]string{string(j.id), "COMPUTATION", j.id.Short(), "SHORT", string(j.ws.ID), "WORKSPACE"}, j.names...)...)
 	for _, p := range who {
 		v := j.view(p)
 		if len(v.Todo) == 0 {
@@ -150,8 +150,8 @@ func TestTodoWithoutAttestation(t *testing.T) {
 	got := commands(func(*c.Run) {})
 	for _, want := range []string{
 		"This computation is not attested: nothing but the host's word says who answers",
-		"$cocos-cli computations manifest " + string(p.id) + " --out manifest.json",
-		"$cocos-cli data iris.csv --name iris.csv --agent 192.0.2.1:6100 --agent-key " + key + " --key bob.pem --manifest manifest.json",
+		"$cocos-cli computations manifest " + string(p.id) + " --out manifest-" + p.id.Short() + ".json",
+		"$cocos-cli data iris.csv --name iris.csv --agent 192.0.2.1:6100 --agent-key " + key + " --key bob.pem --manifest manifest-" + p.id.Short() + ".json",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("lacks %q:\n%s", want, got)
@@ -188,7 +188,7 @@ func TestTodoQuotesNames(t *testing.T) {
 	p.ready()
 	run := p.run()
 	p.put(run.ID, func(r *c.Run) { r.State, r.AgentAddress = c.RunRunning, "192.0.2.1:6100" })
-	want := `cocos-cli data './-it'\''s; rm -rf ~ ` + "`id`" + ` $(id) "x" --skip-check' --name iris.csv --agent 192.0.2.1:6100 --key bob.pem --manifest manifest.json --policy policy.json`
+	want := `cocos-cli data './-it'\''s; rm -rf ~ ` + "`id`" + ` $(id) "x" --skip-check' --name iris.csv --agent 192.0.2.1:6100 --key bob.pem --manifest manifest-` + p.id.Short() + `.json --policy policy.json`
 	for _, todo := range p.view(p.bob).Todo {
 		if todo.Command == want {
 			return

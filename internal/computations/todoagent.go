@@ -7,16 +7,13 @@ import (
 	"strings"
 )
 
-// policyFile is what the commands call a participant's policy.
-const policyFile = "policy.json"
-
 // take is what parties do with a run that hasn't ended.
 func (t *steps) take(run *Run) {
 	var send []Todo
 	if flags, reachable := run.AgentFlags(t.v.Frozen.AttestedTLS); reachable && run.State == RunRunning {
-		flags = append(flags, "--key", t.keyFile(), "--manifest", manifestFile)
+		flags = append(flags, "--key", t.v.KeyFile, "--manifest", t.v.ManifestFile())
 		if t.v.Frozen.AttestedTLS {
-			flags = append(flags, "--policy", policyFile)
+			flags = append(flags, "--policy", PolicyFile)
 		}
 		send = t.exchange(run, flags)
 	}
@@ -42,7 +39,7 @@ func (t *steps) take(run *Run) {
 // policy is for those who will talk to an agent that shows evidence.
 func (t *steps) policy() {
 	t.add(RunShow, "Have your own policy at hand: which TEE and which software you accept, made from an image that you chose to trust "+
-		"(cocos-cli policy init), and from nothing that this page says. Look at what it accepts.", CommandLine("policy", "check", policyFile))
+		"(cocos-cli policy init), and from nothing that this page says. Look at what it accepts.", CommandLine("policy", "check", PolicyFile))
 }
 
 // exchange is what the asker sends to the agent or gets from it.
@@ -68,7 +65,7 @@ func (t *steps) exchange(run *Run, flags []string) []Todo {
 		}
 	}
 	if slices.Contains(d.Consumers, t.me.User) {
-		out := runFolder(run)
+		out := run.ResultFolder()
 		add("Fetch the result when there is one. It is verified before it is unpacked, into the folder "+out+".",
 			"result", "--wait", "--out", out)
 	}
@@ -80,14 +77,6 @@ func because(reason string) string {
 		return ""
 	}
 	return " (" + reason + ")"
-}
-
-// file is what an asset's file is called on its owner's machine, most likely.
-func (t *steps) file(asset ID, otherwise string) string {
-	if name := t.assets[asset]; name != "" {
-		return fileWord(name)
-	}
-	return otherwise
 }
 
 // AgentFlags are those by which a command finds a run's agent; attested: its
@@ -121,29 +110,4 @@ func CommandLine(words ...string) string {
 		line += " " + w
 	}
 	return line
-}
-
-// fileWord is a file's name that is never taken for a flag.
-func fileWord(name string) string {
-	if strings.HasPrefix(name, "-") {
-		return "./" + name
-	}
-	return name
-}
-
-// KeyPrefix is what the files of a person's first key are called on their machine:
-// the name before the address's @, as far as a shell takes it as it is.
-func KeyPrefix(email string) string {
-	local, _, _ := strings.Cut(email, "@")
-	safe := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.', r == '-', r == '_':
-			return r
-		}
-		return '-'
-	}, local)
-	if safe = strings.Trim(safe, ".-"); safe == "" {
-		safe = "cocos"
-	}
-	return safe
 }

@@ -37,6 +37,16 @@ func (p *computationPage) Simulated() bool {
 	return p.Draft.TEE == manifest.TEESim || p.LastRun != nil && p.LastRun.Simulated
 }
 
+// ShowCommand reads the manifest on the reader's own machine, with the reader's key
+// marked in it.
+func (p *computationPage) ShowCommand() string {
+	words := []string{"manifest", "show", p.ManifestFile()}
+	if p.KeyFile != "" {
+		words = append(words, "--key", p.KeyFile)
+	}
+	return computations.CommandLine(words...)
+}
+
 // step of a computation's way. Where is "done", "now" or "later".
 type step struct{ ID, Text, Where string }
 

@@ -32,7 +32,6 @@ func (c *Console) functions() template.FuncMap {
 		"count":        func(n int, one string) string { return count(n, one) },
 		"sentence":     sentence,
 		"action":       actionText,
-		"short":        shortID,
 		"expired":      func(t time.Time) bool { return !t.IsZero() && !c.Now().Before(t) },
 		"command":      func(words ...string) command { return command{Line: strings.Join(words, "")} },
 		"line":         line,
@@ -148,14 +147,6 @@ func grouped(v any) []string {
 		all, text = append(all, text[:8]), text[8:]
 	}
 	return append(all, text)
-}
-
-// shortID is enough of an id to tell it from its neighbours.
-func shortID(id computations.ID) string {
-	if len(id) > 8 {
-		return string(id[len(id)-8:])
-	}
-	return string(id)
 }
 
 func partsText(parts []computations.Part) string {

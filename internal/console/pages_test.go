@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"context"
+	"html"
 	"net/http"
 	"net/url"
 	"os"
@@ -226,8 +227,8 @@ func TestCheckCommand(t *testing.T) {
 		state        computations.RunState
 		want         string
 	}{
-		"attested":        {true, "host.example:7020", "", computations.RunRunning, "cocos-cli state --agent host.example:7020 --manifest manifest.json --key YOUR-KEY.pem --policy YOUR-POLICY.json"},
-		"pinned":          {false, "[::1]:7020", key, computations.RunRunning, "cocos-cli state --agent '[::1]:7020' --agent-key " + key + " --manifest manifest.json --key YOUR-KEY.pem"},
+		"attested":        {true, "host.example:7020", "", computations.RunRunning, "cocos-cli state --agent host.example:7020 --manifest manifest-3c4d5e6f.json --key dora.pem --policy policy.json"},
+		"pinned":          {false, "[::1]:7020", key, computations.RunRunning, "cocos-cli state --agent '[::1]:7020' --agent-key " + key + " --manifest manifest-3c4d5e6f.json --key dora.pem"},
 		"no address yet":  {true, "", key, computations.RunRunning, ""},
 		"ended":           {true, "host.example:7020", key, computations.RunFinished, ""},
 		"address injects": {true, "host;reboot:7020", key, computations.RunRunning, ""},
@@ -236,9 +237,9 @@ func TestCheckCommand(t *testing.T) {
 		"key adds a flag": {false, "host.example:7020", "--agent-key=x", computations.RunRunning, ""},
 		"no key":          {false, "host.example:7020", "", computations.RunRunning, ""},
 	} {
-		f := &manifest.Frozen{}
-		f.AttestedTLS = tc.attested
-		if got := console.CheckCommand(f, &computations.Run{AgentAddress: tc.address, AgentKey: tc.key, State: tc.state}); got != tc.want {
+		v := &computations.View{Frozen: &manifest.Frozen{}, KeyFile: "dora.pem"}
+		v.ID, v.Frozen.AttestedTLS = "01990000-0000-7000-8000-00003c4d5e6f", tc.attested
+		if got := console.CheckCommand(v, &computations.Run{AgentAddress: tc.address, AgentKey: tc.key, State: tc.state}); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
 	}
@@ -270,7 +271,7 @@ func TestClaims(t *testing.T) {
 			said[k] = v
 		}
 		tc.change(said)
-		if got := console.Differs(console.ReadyClaims(c.Frozen, &run, said)); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
+		if got := console.Differs(console.ReadyClaims(&c, &run, said)); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
 	}
@@ -381,10 +382,48 @@ func TestKeysAreCalledAlike(t *testing.T) {
 	w.check(w.svc.SetParts(t.Context(), w.who["carl"], w.things["draft"], w.users["nemo"], []computations.Part{computations.PartConsumer}))
 	const command = "cocos-cli keys register n-.mo-x.pem"
 	for _, path := range []string{"/keys", "/c/{draft}"} {
-		if r := w.browse("nemo").get(w.path(path, false)); !strings.Contains(strings.Join(strings.Fields(text(r.body)), " "), command) {
-			t.Errorf("%s has no %s\n%s", path, command, text(r.body))
+		if r := w.browse("nemo").get(w.path(path, false)); !slices.Contains(commands(r.body), command) {
+			t.Errorf("%s has no %s, but %q", path, command, commands(r.body))
 		}
 	}
+}
+
+// TestCommandsHaveTheirValues: what the service knows nobody has to put in, and what
+// one page calls a thing others call it, too.
+func TestCommandsHaveTheirValues(t *testing.T) {
+	w := newWorld(t)
+	frozen, done := w.things["frozen"].Short(), w.things["done"].Short()
+	for _, tc := range []struct{ who, path, command string }{
+		{"rita", "/c/{frozen}", "cocos-cli manifest show manifest-" + frozen + ".json --key rita.pem"},
+		{"vera", "/c/{frozen}", "cocos-cli manifest show manifest-" + frozen + ".json"},
+		{"rita", "/c/{frozen}/approve", "cocos-cli manifest approve manifest-" + frozen + ".json --key rita.pem > approval.json"},
+		{"rita", "/r/{done run}", "cocos-cli receipt verify run-" + done + "-1.receipt.json --manifest manifest-" + done + ".json --policy policy.json --result run-" + done + "-1"},
+	} {
+		r := w.browse(tc.who).get(w.path(tc.path, false))
+		if !slices.Contains(commands(r.body), tc.command) {
+			t.Errorf("%s has no %s, but %q", tc.path, tc.command, commands(r.body))
+		}
+	}
+	for path, name := range map[string]string{"/c/{done}/manifest.json": "manifest-" + done + ".json", "/r/{done run}/receipt.json": "run-" + done + "-1.receipt.json"} {
+		if got := w.browse("rita").get(w.path(path, false)).header.Get("Content-Disposition"); got != `attachment; filename="`+name+`"` {
+			t.Errorf("%s is offered as %s, want %s", path, got, name)
+		}
+	}
+	// The way by a file is one that a person finds.
+	for who, may := range map[string]bool{"rita": true, "vera": false} {
+		link := w.path("/c/{frozen}/approve", false)
+		if got := strings.Contains(w.browse(who).get(w.path("/c/{frozen}", false)).body, `href="`+link+`"`); got != may {
+			t.Errorf("%s finds %s: %v", who, link, got)
+		}
+	}
+}
+
+// commands are the lines that a page gives to copy.
+func commands(page string) (all []string) {
+	for _, m := range regexp.MustCompile(`(?s)<pre><code>(.*?)</code></pre>`).FindAllStringSubmatch(page, -1) {
+		all = append(all, html.UnescapeString(tags.ReplaceAllString(m[1], "")))
+	}
+	return all
 }
 
 // TestLogSaysWhen: a line's hour is nothing without its day and its zone.

@@ -319,11 +319,15 @@ func stopRun(q *call) error {
 }
 
 func downloadReceipt(q *call) error {
-	r, err := q.c.Service.Receipt(q.r.Context(), q.who, q.id("run"))
+	run, err := q.c.Service.Run(q.r.Context(), q.who, q.id("run"))
 	if err != nil {
 		return err
 	}
-	return q.download("receipt.json", r.Raw)
+	r, err := q.c.Service.Receipt(q.r.Context(), q.who, run.ID)
+	if err != nil {
+		return err
+	}
+	return q.download(run.ReceiptFile(), r.Raw)
 }
 
 func submitReceipt(q *call) error {

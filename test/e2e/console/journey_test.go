@@ -111,6 +111,8 @@ func TestThreePeople(t *testing.T) {
 	ingrid.sees("The draft is saved.", "nobody is named to bring the dataset scans.csv", "Your parts: Creator and algorithm provider.")
 	ingrid.inspect("computation-draft")
 	computation := ingrid.path()
+	short := computation[len(computation)-8:]
+	manifestFile := "manifest-" + short + ".json"
 
 	// Two invitations.
 	anders, mei := b.participant("Anders", "anders@example.org"), b.participant("Mei", "mei@example.org")
@@ -198,10 +200,10 @@ func TestThreePeople(t *testing.T) {
 	mei.open(computation)
 	mei.sees("Approvals are missing from Mei Tanaka.")
 	mei.inspect("computation-approvals")
-	mei.open(computation + "/approve")
+	mei.press("hand the approval in here")
 	mei.inspect("approve")
-	mei.types("cocos-cli computations manifest " + strings.TrimPrefix(computation, "/c/") + " --out manifest.json")
-	mei.types("cocos-cli manifest approve manifest.json --key mei.pem > approval.json")
+	mei.types("cocos-cli computations manifest " + strings.TrimPrefix(computation, "/c/") + " --out " + manifestFile)
+	mei.types(mei.commands()[0])
 	mei.put("Or its text", "{}")
 	mei.press("Hand in the approval")
 	mei.sees("is not what cocos-cli manifest approve prints")
@@ -228,7 +230,7 @@ func TestThreePeople(t *testing.T) {
 
 	runs(t, s, h, request.GetRunId(), ingrid, request.GetManifest())
 	anders.open(computation)
-	anders.sees("Send the dataset scans.csv", "cocos-cli data scans.csv --name scans.csv --agent 127.0.0.1:6100 --key anders.pem --manifest manifest.json --policy policy.json", "SIMULATED", "can’t vouch for it")
+	anders.sees("Send the dataset scans.csv", "cocos-cli data scans.csv --name scans.csv --agent 127.0.0.1:6100 --key anders.pem --manifest "+manifestFile+" --policy policy.json", "SIMULATED", "can’t vouch for it")
 	anders.inspect("computation-running")
 	finish(h, request.GetRunId(), ingrid)
 
@@ -238,7 +240,7 @@ func TestThreePeople(t *testing.T) {
 	mei.do(chromedp.Click(`//summary[contains(., "Hand in a receipt")]`, chromedp.BySearch),
 		chromedp.SetUploadFiles(`#receipt-file`, []string{filepath.Join(mei.dir, "receipt.json")}, chromedp.ByQuery))
 	mei.press("Hand it in")
-	mei.sees("The receipt is handed in.", "It is about the manifest of this computation.", "The agent had 3 approvals, all that the manifest asks for.", "The TEE was SIMULATED by its host.", "cocos-cli receipt verify receipt.json")
+	mei.sees("The receipt is handed in.", "It is about the manifest of this computation.", "The agent had 3 approvals, all that the manifest asks for.", "The TEE was SIMULATED by its host.", "cocos-cli receipt verify run-"+short+"-1.receipt.json")
 	mei.inspect("run-receipt")
 	mei.open(computation)
 	mei.sees("What the receipt says", "Finished")
