@@ -62,7 +62,9 @@ func (s *Service) todo(r Reader, v *View, x *access) ([]Todo, error) {
 	case v.Stage == StageApprovals:
 		t.approve()
 	case v.active() != nil:
-		t.take(v.active())
+		if err := t.take(r, v.active()); err != nil {
+			return nil, err
+		}
 	default:
 		if len(v.Runs) > 0 {
 			t.look(&v.Runs[0])

@@ -10,6 +10,7 @@ import (
 	c "github.com/ultravioletrs/cocos/internal/computations"
 	"github.com/ultravioletrs/cocos/internal/store"
 	"github.com/ultravioletrs/cocos/internal/store/storetest"
+	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -105,8 +106,23 @@ func journey(t *testing.T, fresh func(testing.TB) store.Config) {
 		r.AgentKey = "sha256:" + strings.Repeat("ab", 32)
 	})
 	j.stage("The agent waits for inputs", j.alice, j.bob, j.carol, j.dave, erin)
+	events := 0
+	says := func(kind string, attributes map[string]string) {
+		events++
+		j.ok(j.store.Update(j.ctx, func(w c.Writer) error {
+			_, err := w.Append([]c.Entry{{Run: run.ID, Type: c.EntryEvent, Source: "agent", Sequence: int64(events), Time: j.clock.Now(), Level: "info", Kind: kind, Attributes: attributes}})
+			return err
+		}))
+	}
+	says(vm.EventInput, map[string]string{"kind": "algorithm"})
+	says(vm.EventInput, map[string]string{"kind": "dataset", "name": "iris.csv"})
+	j.stage("The algorithm and bob's data have arrived", j.bob, j.dave, erin)
 	j.put(run.ID, func(r *c.Run) { r.AgentState = "ResultReady" })
 	j.stage("The result is there", j.bob, j.carol)
+	says(vm.EventReleased, map[string]string{"consumer": j.bob.key.Public().Fingerprint()})
+	j.stage("Another has the result", j.carol)
+	says(vm.EventReleased, map[string]string{"consumer": j.carol.key.Public().Fingerprint()})
+	j.stage("Carol has it", j.carol)
 	j.put(run.ID, func(r *c.Run) { r.State, r.Ended = c.RunFinished, j.clock.Now() })
 	j.names = append(j.names, string(run.ID), "RUN")
 	j.stage("The run has ended", j.alice, j.carol)

@@ -5,22 +5,28 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
 // take is what parties do with a run that hasn't ended.
-func (t *steps) take(run *Run) {
+func (t *steps) take(r Reader, run *Run) error {
 	var send []Todo
 	if flags, reachable := run.AgentFlags(t.v.Frozen.AttestedTLS); reachable && run.State == RunRunning {
 		flags = append(flags, "--key", t.v.KeyFile, "--manifest", t.v.ManifestFile())
 		if t.v.Frozen.AttestedTLS {
 			flags = append(flags, "--policy", PolicyFile)
 		}
-		send = t.exchange(run, flags)
+		there, err := arrivals(r, run.ID)
+		if err != nil {
+			return err
+		}
+		send = t.exchange(run, flags, there)
 	}
 	if len(send) == 0 {
 		t.add(RunShow, fmt.Sprintf("Run %d is %s%s, and needs nothing of you now. Watch it here, or in a terminal.", run.Number, run.State, because(run.Reason)),
 			CommandLine("computations", "watch", string(t.v.ID)))
-		return
+		return nil
 	}
 	if !t.me.MustApprove {
 		t.fetchManifest(RunShow)
@@ -34,6 +40,30 @@ func (t *steps) take(run *Run) {
 		t.add(RunShow, "SIMULATED: the host says that its TEE is the simulated one, which protects nothing. Only your own policy can accept that.", "")
 	}
 	t.all = append(t.all, send...)
+	return nil
+}
+
+// arrivals are what the agent said that arrived: "algorithm", "dataset NAME", and
+// "result FINGERPRINT" at the consumer with this key.
+func arrivals(r Reader, run ID) (map[string]bool, error) {
+	there := map[string]bool{}
+	for _, kind := range []string{vm.EventInput, vm.EventReleased} {
+		said, err := r.Entries(run, EntryFilter{Types: []EntryType{EntryEvent}, Sources: []string{"agent"}, Kind: kind})
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range said {
+			switch {
+			case kind == vm.EventReleased:
+				there["result "+e.Attributes["consumer"]] = true
+			case e.Attributes["kind"] == "algorithm":
+				there["algorithm"] = true
+			default:
+				there["dataset "+e.Attributes["name"]] = true
+			}
+		}
+	}
+	return there, nil
 }
 
 // policy is for those who will talk to an agent that shows evidence.
@@ -42,8 +72,9 @@ func (t *steps) policy() {
 		"(cocos-cli policy init), and from nothing that this page says. Look at what it accepts.", CommandLine("policy", "check", PolicyFile))
 }
 
-// exchange is what the asker sends to the agent or gets from it.
-func (t *steps) exchange(run *Run, flags []string) []Todo {
+// exchange is what the asker sends to the agent or gets from it, but for what is
+// there already.
+func (t *steps) exchange(run *Run, flags []string, there map[string]bool) []Todo {
 	if t.me == nil {
 		return nil
 	}
@@ -53,18 +84,18 @@ func (t *steps) exchange(run *Run, flags []string) []Todo {
 	}
 	d := &t.v.Draft
 	if run.AgentState == "" || run.AgentState == "AwaitingInputs" {
-		if d.Algorithm.Provider == t.me.User {
+		if d.Algorithm.Provider == t.me.User && !there["algorithm"] {
 			add("Send the algorithm, straight to the VM and not through this service. Its digest is compared before anything leaves.",
 				"algo", t.file(d.Algorithm.Asset, "algorithm.py"))
 		}
 		for _, slot := range d.Datasets {
-			if slot.Provider == t.me.User {
+			if slot.Provider == t.me.User && !there["dataset "+slot.Name] {
 				add("Send the dataset "+slot.Name+", straight to the VM and not through this service. Its digest is compared before anything leaves.",
 					"data", t.file(slot.Asset, slot.Name), "--name", slot.Name)
 			}
 		}
 	}
-	if slices.Contains(d.Consumers, t.me.User) {
+	if slices.Contains(d.Consumers, t.me.User) && (t.me.Key == nil || !there["result "+t.me.Key.Fingerprint()]) {
 		out := run.ResultFolder()
 		add("Fetch the result when there is one. It is verified before it is unpacked, into the folder "+out+".",
 			"result", "--wait", "--out", out)
