@@ -18,6 +18,16 @@ type Todo struct {
 	Command string
 }
 
+// Texts of the steps to a first key, wherever they are told.
+const (
+	// InstallText: what checks everything for its user had better not come from
+	// those whom it checks.
+	InstallText = "Install the command-line program, cocos-cli, on your own machine, if it isn't there: docs/install.md at " +
+		"https://github.com/ultravioletrs/cocos has the ways. It checks all the others for you, so take it from nobody whom you don't trust."
+	// TokenText is for accounts without a password.
+	TokenText = "Sign in with it. Your account has no password: make an access token in Settings, start the command, paste the token, and press Enter and Ctrl-D."
+)
+
 // steps collects what one user does next.
 type steps struct {
 	v    *View
@@ -102,7 +112,12 @@ func (s *Service) bring(r Reader, t *steps, x *access) error {
 	switch {
 	case len(t.keys) == 0:
 		prefix := KeyPrefix(x.user.Email)
-		t.add(ComputationSupply, "Sign in with the command-line program on your own machine.", s.login)
+		t.add(ComputationSupply, InstallText, "")
+		if x.user.PasswordHash != "" {
+			t.add(ComputationSupply, "Sign in with it.", s.LoginCommand(true))
+		} else {
+			t.add(ComputationSupply, TokenText, s.LoginCommand(false))
+		}
 		t.add(ComputationSupply, "Make a key pair. The private half stays on your machine: nobody can replace it, so keep it safe.", CommandLine("keys", "--out", prefix))
 		t.add(ComputationSupply, "Register the public half here. The command proves that you have the private one, and sends only the public one.", CommandLine("keys", "register", prefix+".pem"))
 	case t.me != nil && t.me.Key == nil && slices.Contains(t.v.Draft.users(), x.user.ID), chosen == "" && len(t.keys) > 1:
@@ -203,8 +218,13 @@ func (t *steps) approve() {
 		}
 	}
 	if len(others) > 0 {
+		// No more than an example: the fingerprint comes from a person, or is worth nothing.
+		example := CommandLine("contacts", "add", others[0]) + " --fingerprint sha256:…"
+		if len(others) > 1 {
+			example += ", and likewise for the others"
+		}
 		t.add(ComputationApprove, "Ask "+strings.Join(others, ", ")+" for the fingerprint of their key over another channel, such as the telephone, "+
-			"and note it with: cocos-cli contacts add. Take none from this page: a service that lies would show you keys of its own.", "")
+			"and note it as it is read to you: "+example+". Take none from this page: a service that lies would show you keys of its own.", "")
 	}
 	t.add(ComputationApprove, "Approve it. Your key signs the digest of the manifest that the command shows you, on your machine.",
 		CommandLine("computations", "approve", string(t.v.ID), "--key", t.v.KeyFile))

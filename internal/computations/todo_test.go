@@ -141,6 +141,31 @@ func journey(t *testing.T, fresh func(testing.TB) store.Config) {
 	}
 }
 
+// Who signs in elsewhere has no password that a command could ask for.
+func TestTodoWithoutPassword(t *testing.T) {
+	p := newPlay(t)
+	session, err := p.SignInExternal(p.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: "erin@example.org", EmailVerified: true, Name: "Erin"}, "test")
+	refused(t, err, c.Denied, "no account")
+	p.ok(p.SetSetting(p.ctx, p.op.Identity, "sign-up", "oidc"))
+	session, err = p.SignInExternal(p.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: "erin@example.org", EmailVerified: true, Name: "Erin"}, "test")
+	erin := p.signedIn(session, err)
+	p.join(p.ws, p.alice, erin, c.RoleMember)
+	p.ok(p.SetParts(p.ctx, p.alice.Identity, p.id, erin.User, []c.Part{c.PartConsumer}))
+	if erin.Password || !p.bob.Password {
+		t.Errorf("Erin has a password: %v; Bob has one: %v", erin.Password, p.bob.Password)
+	}
+	var got []string
+	for _, todo := range p.view(erin).Todo {
+		soundCommand(t, todo)
+		got = append(got, todo.Text+"$"+todo.Command)
+	}
+	for _, want := range []string{"make an access token in Settings", "$cocos-cli login " + serviceName + " --token-file -"} {
+		if !strings.Contains(strings.Join(got, "\n"), want) {
+			t.Errorf("lacks %q:\n%s", want, strings.Join(got, "\n"))
+		}
+	}
+}
+
 // A plain VM proves nothing: the command has the key that the host told, and the
 // text says what that is worth.
 func TestTodoWithoutAttestation(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 type keysPage struct {
 	InUse, Revoked []computations.Key
 	// Prefix is what commands call the files of a new key; Login the command that
-	// signs in.
-	Prefix, Login string
+	// signs in. Install and Token are steps before it, the latter for those who have
+	// no password.
+	Prefix, Login, Install, Token string
 }
 
 func showKeys(q *call) error {
@@ -22,7 +23,7 @@ func showKeys(q *call) error {
 	if err != nil {
 		return err
 	}
-	p := keysPage{Prefix: computations.KeyPrefix(q.who.Email), Login: q.c.Service.LoginCommand()}
+	p := keysPage{Prefix: computations.KeyPrefix(q.who.Email), Login: q.c.Service.LoginCommand(q.who.Password), Install: computations.InstallText, Token: computations.TokenText}
 	for _, k := range all {
 		if k.Revoked.IsZero() {
 			p.InUse = append(p.InUse, k)

@@ -114,6 +114,7 @@ func formIn(t *testing.T, page, class string) url.Values {
 
 func TestFaultsStandBesideTheirFields(t *testing.T) {
 	w := newWorld(t)
+	w.change("stan", func(u *computations.User) { u.PasswordHash = "of another password" })
 	for name, tc := range map[string]struct {
 		who, path string
 		form      url.Values
@@ -371,19 +372,37 @@ func TestFilterIsTheStores(t *testing.T) {
 // same files.
 func TestKeysAreCalledAlike(t *testing.T) {
 	w := newWorld(t)
-	w.put(func(tx computations.Writer) error {
-		u, err := tx.User(w.users["nemo"])
-		if err != nil {
-			return err
-		}
-		u.Email = "-né.mo+x@example.org"
-		return tx.PutUser(u)
-	})
+	w.change("nemo", func(u *computations.User) { u.Email = "-né.mo+x@example.org" })
 	w.check(w.svc.SetParts(t.Context(), w.who["carl"], w.things["draft"], w.users["nemo"], []computations.Part{computations.PartConsumer}))
 	const command = "cocos-cli keys register n-.mo-x.pem"
 	for _, path := range []string{"/keys", "/c/{draft}"} {
 		if r := w.browse("nemo").get(w.path(path, false)); !slices.Contains(commands(r.body), command) {
 			t.Errorf("%s has no %s, but %q", path, command, commands(r.body))
+		}
+	}
+}
+
+// TestWithoutPassword: who signs in elsewhere is asked for no password, by no form
+// and by no command.
+func TestWithoutPassword(t *testing.T) {
+	w := newWorld(t, func(c *console.Config) { c.External = &console.External{Label: "Fjord ID"} })
+	for _, password := range []bool{false, true} {
+		if password {
+			w.change("stan", func(u *computations.User) { u.PasswordHash = "of a password" })
+		}
+		settings, keys := w.browse("stan").get("/settings").body, w.browse("stan").get("/keys").body
+		if got := strings.Contains(settings, `action="/settings/password"`); got != password {
+			t.Errorf("password %v: the form is there: %v", password, got)
+		}
+		if got := strings.Contains(text(settings), "you sign in with Fjord ID"); got == password {
+			t.Errorf("password %v: the way in is told: %v", password, got)
+		}
+		command := "cocos-cli login " + publicURL
+		if !password {
+			command += " --token-file -"
+		}
+		if !slices.Contains(commands(keys), command) || strings.Contains(keys, `href="/settings">Make a token`) == password {
+			t.Errorf("password %v: %q\n%s", password, commands(keys), text(keys))
 		}
 	}
 }
