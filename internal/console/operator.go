@@ -255,9 +255,13 @@ func askReset(q *call) error {
 	if err != nil {
 		return err
 	}
+	texts := []string{"At once the password of " + nameOf(&u) + " stops working, and all sessions, tokens and earlier links of the account end."}
+	if !u.EmailVerified {
+		texts = append(texts, "Nobody has vouched for this address yet. By making the link you do, and all keys of the account are revoked: anybody with an invitation's link could have registered them.")
+	}
 	return q.ask(view{Title: "Make a new link for " + u.Email + "?", Section: "users", Above: []link{{"Users", "/users"}}}, question{
-		Texts:  []string{"The link lets " + nameOf(&u) + " choose a new password, once. When it is used, all sessions and tokens of the account end.", "Give it to nobody else: whoever has it can take the account."},
-		Action: "Make the link", To: "/users/" + string(u.ID) + "/reset", Back: "/users",
+		Texts:  append(texts, "With the link a new password is chosen, once, within a week. Give it to nobody else: whoever has it can take the account."),
+		Action: "Make the link", To: "/users/" + string(u.ID) + "/reset", Back: "/users", Danger: true,
 	})
 }
 

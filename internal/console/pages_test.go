@@ -2,7 +2,6 @@ package console_test
 
 import (
 	"context"
-	"html"
 	"net/http"
 	"net/url"
 	"os"
@@ -437,12 +436,27 @@ func TestCommandsHaveTheirValues(t *testing.T) {
 	}
 }
 
-// commands are the lines that a page gives to copy.
-func commands(page string) (all []string) {
-	for _, m := range regexp.MustCompile(`(?s)<pre><code>(.*?)</code></pre>`).FindAllStringSubmatch(page, -1) {
-		all = append(all, html.UnescapeString(tags.ReplaceAllString(m[1], "")))
+// TestQuestionBeforeANewLink: it says what ends at once, as the use case ends it.
+func TestQuestionBeforeANewLink(t *testing.T) {
+	w := newWorld(t)
+	for _, verified := range []bool{true, false} {
+		w.change("dora", func(u *computations.User) { u.EmailVerified = verified })
+		page := w.browse("olga").get("/users/" + string(w.users["dora"]) + "/reset").body
+		for _, words := range []string{"At once the password of Dora stops working, and all sessions, tokens and earlier links", `class="card narrow danger"`} {
+			if !strings.Contains(page, words) {
+				t.Errorf("verified %v: the question lacks %q\n%s", verified, words, text(page))
+			}
+		}
+		if got := strings.Contains(page, "all keys of the account are revoked"); got == verified {
+			t.Errorf("verified %v: keys are spoken of: %v", verified, got)
+		}
+		w.resetLink("dora")
+		all, err := w.svc.Keys(t.Context(), w.signedIn("dora"))
+		w.check(err)
+		if revoked := !all[0].Revoked.IsZero(); revoked == verified {
+			t.Errorf("verified %v: the key is revoked: %v", verified, revoked)
+		}
 	}
-	return all
 }
 
 // TestLogSaysWhen: a line's hour is nothing without its day and its zone.
