@@ -134,7 +134,7 @@ see cocos-cli invitations.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&q.Name, "name", "", "what the person is called, a `NAME`")
+	cmd.Flags().StringVar(&q.Name, "name", "", "what the person is called, a `NAME` (default: as they say with the link)")
 	cmd.Flags().BoolVar(&q.Operator, "operator", false, "let the person look after the service: hosts, accounts, settings")
 	return cmd
 }

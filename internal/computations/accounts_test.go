@@ -68,7 +68,7 @@ func TestCreateUser(t *testing.T) {
 		{"", "x", "email"}, {"x", "x", "email"}, {"a@b@c", "x", "email"}, {"a b@example.org", "x", "email"},
 		{"аdmin@example.org", "x", "email"}, {"-x@example.org", "x", "email"}, {"x@-example.org", "x", "email"},
 		{"x\"y@example.org", "x", "email"}, {"x`id`@example.org", "x", "email"}, {strings.Repeat("x", 250) + "@example.org", "x", "email"},
-		{"x@example.org", "", "name"}, {"x@example.org", "a\nb", "name"}, {"x@example.org", "a\u202eb", "name"},
+		{"x@example.org", "a\nb", "name"}, {"x@example.org", "a\u202eb", "name"},
 	} {
 		_, _, err := w.CreateUser(w.ctx, w.op.Identity, tt.email, tt.name, false)
 		refused(t, err, c.Invalid, tt.field+": ")
@@ -86,6 +86,22 @@ func TestCreateUser(t *testing.T) {
 		if u.PasswordHash != "" {
 			t.Error("a list of users shows hashes")
 		}
+	}
+}
+
+// Who makes an account need not know what its person is called; they say so.
+func TestUserWithoutName(t *testing.T) {
+	w := newWorld(t)
+	u, link, err := w.CreateUser(w.ctx, w.op.Identity, "new@example.org", "", false)
+	w.ok(err)
+	if u.Name != "" {
+		t.Errorf("the account is called %q", u.Name)
+	}
+	_, err = w.RedeemLink(w.ctx, secretIn(t, link), "", "", password, "test")
+	refused(t, err, c.Invalid, "name: ")
+	new := w.signedIn(w.RedeemLink(w.ctx, secretIn(t, link), "Nora", "", password, "test"))
+	if new.Name != "Nora" {
+		t.Errorf("the account is called %q", new.Name)
 	}
 }
 

@@ -75,6 +75,7 @@ func (c *Console) routes() []route {
 		{pattern: "POST /w/{workspace}/members/{user}/remove", door: signedIn, serve: removeMember},
 		{pattern: "GET /w/{workspace}/invitations/new", door: signedIn, serve: newInvitation},
 		{pattern: "POST /w/{workspace}/invitations/new", door: signedIn, serve: invite},
+		{pattern: "GET /w/{workspace}/invitations/{invitation}/resend", door: signedIn, serve: askResend},
 		{pattern: "POST /w/{workspace}/invitations/{invitation}/resend", door: signedIn, serve: resendInvitation},
 		{pattern: "GET /w/{workspace}/invitations/{invitation}/withdraw", door: signedIn, serve: askWithdraw},
 		{pattern: "POST /w/{workspace}/invitations/{invitation}/withdraw", door: signedIn, serve: withdraw},
