@@ -134,7 +134,9 @@ var scenarios = map[string]scenario{
 	"CreateAsset": inWorkspace(c.AssetCreate, func(s *stage, who c.Identity) error {
 		return empty(s.CreateAsset(s.ctx, who, c.Asset{Workspace: s.ws.ID}))
 	}),
-	"Assets":      inWorkspace(c.AssetList, func(s *stage, who c.Identity) error { return empty(s.Assets(s.ctx, who, s.ws.ID, "", false, c.Page{})) }),
+	"Assets": inWorkspace(c.AssetList, func(s *stage, who c.Identity) error {
+		return empty(s.Assets(s.ctx, who, c.AssetFilter{Workspace: s.ws.ID}, c.Page{}))
+	}),
 	"Asset":       onAsset(c.AssetShow, func(s *stage, who c.Identity) error { return empty(s.Asset(s.ctx, who, s.dataset.ID)) }),
 	"EditAsset":   onAsset(c.AssetEdit, func(s *stage, who c.Identity) error { return s.EditAsset(s.ctx, who, s.dataset.ID, "", "") }),
 	"RetireAsset": onAsset(c.AssetRetire, func(s *stage, who c.Identity) error { return s.RetireAsset(s.ctx, who, s.dataset.ID) }),

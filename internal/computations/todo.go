@@ -148,11 +148,10 @@ func (s *Service) bring(r Reader, t *steps, x *access) error {
 
 // describe is for a slot that has no asset yet.
 func (t *steps) describe(r Reader, x *access, kind AssetKind, slot, what, file string) error {
-	some, err := r.Assets(x.workspace.ID, kind, false, Page{}.bounded())
+	own, err := r.Assets(AssetFilter{Workspace: x.workspace.ID, Kind: kind, Owner: x.user.ID}, Page{}.bounded())
 	if err != nil {
 		return err
 	}
-	own := slices.DeleteFunc(some, func(a Asset) bool { return a.Owner != x.user.ID })
 	asset := file // what describing it calls it
 	if len(own) == 0 {
 		t.add(ComputationSupply, "Describe "+what+": the command computes size and digest, and sends these. The file itself stays with you.",

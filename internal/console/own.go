@@ -82,7 +82,7 @@ func showAssets(q *call) error {
 	if p.Kind != computations.AssetAlgorithm && p.Kind != computations.AssetDataset {
 		p.Kind = ""
 	}
-	p.Assets, err = q.c.Service.Assets(q.r.Context(), q.who, in.ID, p.Kind, p.Retired,
+	p.Assets, err = q.c.Service.Assets(q.r.Context(), q.who, computations.AssetFilter{Workspace: in.ID, Kind: p.Kind, Retired: p.Retired},
 		computations.Page{Before: computations.ID(query.Get("before")), Limit: pageLength + 1})
 	if err != nil {
 		return err

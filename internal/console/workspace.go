@@ -120,11 +120,12 @@ func showDashboard(q *call) error {
 	if p.Waiting, err = q.waiting(ctx, in.ID); err != nil {
 		return err
 	}
-	newest, err := q.c.Service.Computations(ctx, q.who, computations.ComputationFilter{Workspace: in.ID}, computations.Page{Limit: 8})
+	newestOf, page := computations.ComputationFilter{Workspace: in.ID}, computations.Page{Limit: 8}
+	newest, err := q.c.Service.Computations(ctx, q.who, newestOf, page)
 	if err != nil {
 		return err
 	}
-	if p.Newest, err = q.rows(ctx, in.ID, newest); err != nil {
+	if p.Newest, err = q.rows(ctx, newestOf, page, newest); err != nil {
 		return err
 	}
 	return q.page("dashboard", view{Title: "Dashboard", Section: "dashboard", In: in, Data: p})
