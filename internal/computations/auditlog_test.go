@@ -146,6 +146,11 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 			_, secret, err := p.CreateEnrolToken(p.ctx, p.op.Identity, "host-2", time.Hour)
 			return keep(secret, err)
 		}},
+		{"WithdrawEnrolToken", p.op, "host.withdraw-token", func() error {
+			all, err := p.EnrolTokens(p.ctx, p.op.Identity)
+			p.ok(err)
+			return p.WithdrawEnrolToken(p.ctx, p.op.Identity, all[0].ID)
+		}},
 		{"CordonHost", p.op, "host.cordon", func() error { return p.CordonHost(p.ctx, p.op.Identity, host.ID, true) }},
 		{"DrainHost", p.op, "host.drain", func() error { return p.DrainHost(p.ctx, p.op.Identity, host.ID, true) }},
 		{"RevokeHost", p.op, "host.revoke", func() error { return p.RevokeHost(p.ctx, p.op.Identity, host.ID) }},

@@ -69,8 +69,8 @@ func arrivals(r Reader, run ID) (map[string]bool, error) {
 // policy is for those who will talk to an agent that shows evidence.
 func (t *steps) policy() {
 	t.add(RunShow, "Have your own policy at hand, as "+PolicyFile+": which TEE and which software you accept. If you have none, make it from an image that you chose to trust: "+
-		"cocos-cli policy init --tee "+string(t.v.Frozen.TEE)+" --image FOLDER > "+PolicyFile+" asks by name for what else it has to know, such as how many CPUs the VM has. "+
-		"Take none of that from this page. Look at what the policy accepts.", CommandLine("policy", "check", PolicyFile))
+		"cocos-cli policy init --tee "+string(t.v.Frozen.TEE)+" --image FOLDER > "+PolicyFile+". The command asks by name for what else it has to know, such as how many CPUs the VM has; "+
+		"take none of that from this page. Look at what the policy accepts.", CommandLine("policy", "check", PolicyFile))
 }
 
 // exchange is what the asker sends to the agent or gets from it, but for what is

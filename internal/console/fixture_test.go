@@ -253,6 +253,9 @@ func (w *world) fill() {
 		w.things["host"] = h.ID
 		return tx.PutHost(h)
 	})
+	token, _, err := w.svc.CreateEnrolToken(ctx, w.who["olga"], "host-2", time.Hour)
+	w.check(err)
+	w.things["enrol token"] = token.ID
 	// One who had everything, and whose account was disabled.
 	w.put(func(tx computations.Writer) error {
 		u, err := tx.User(w.users["lost"])

@@ -472,7 +472,7 @@ func TestShorterRetentionAsks(t *testing.T) {
 		{"90", "", false, 90 * 24 * time.Hour}, {"0", "", false, 0},
 	} {
 		r := w.browse("ada").post(path, form("days", tc.days, "sure", tc.sure))
-		if asks := r.status == http.StatusOK && strings.Contains(text(r.body), "They can't be brought back.") && strings.Contains(r.body, `name="sure" value="yes"`); asks != tc.asks || !asks && r.status != http.StatusSeeOther {
+		if asks := r.status == http.StatusOK && strings.Contains(text(r.body), "They can&#39;t be brought back.") && strings.Contains(r.body, `name="sure" value="yes"`); asks != tc.asks || !asks && r.status != http.StatusSeeOther {
 			t.Errorf("%+v: %d\n%s", tc, r.status, text(r.body))
 		}
 		ws, _, err := w.svc.Workspace(t.Context(), w.who["ada"], w.things["workspace"])

@@ -131,6 +131,8 @@ func (c *Console) routes() []route {
 		{pattern: "GET /hosts", door: signedIn, serve: showHosts},
 		{pattern: "GET /hosts/enrol", door: signedIn, serve: newHost},
 		{pattern: "POST /hosts/enrol", door: signedIn, serve: enrolHost},
+		{pattern: "GET /hosts/tokens/{token}/withdraw", door: signedIn, serve: askWithdrawToken},
+		{pattern: "POST /hosts/tokens/{token}/withdraw", door: signedIn, serve: withdrawToken},
 		{pattern: "GET /hosts/{host}", door: signedIn, serve: showHost},
 		{pattern: "POST /hosts/{host}/cordon", door: signedIn, serve: cordonHost},
 		{pattern: "POST /hosts/{host}/uncordon", door: signedIn, serve: uncordonHost},

@@ -46,6 +46,7 @@ var doneTexts = map[string]string{
 	"started":      "The run is queued.",
 	"stopping":     "The run was asked to stop.",
 	"supplied":     "Your choice is saved.",
+	"token-ended":  "The token is withdrawn. It lets no host in.",
 	"uncordoned":   "The host gets runs again.",
 	"withdrawn":    "The invitation is withdrawn.",
 	"workspace":    "The workspace is there. Invite the first people, or describe a computation.",
