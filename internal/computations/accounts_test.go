@@ -164,7 +164,11 @@ func TestChangePassword(t *testing.T) {
 func TestSignInExternal(t *testing.T) {
 	w := newWorld(t)
 	as := func(subject, email string, verified bool) (string, error) {
-		return w.SignInExternal(w.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: subject, Email: email, EmailVerified: verified, Name: "N. N."}, "test")
+		session, ended, err := w.SignInExternal(w.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: subject, Email: email, EmailVerified: verified, Name: "N. N."}, "test")
+		if ended {
+			t.Errorf("%s is told that something has ended", email)
+		}
+		return session, err
 	}
 	alice := w.person("alice")
 	_, err := as("1", alice.Email, false)
@@ -225,8 +229,14 @@ func TestSignInExternal(t *testing.T) {
 func TestAccountsMadeInAdvance(t *testing.T) {
 	for name, arrive := range map[string]func(*world, c.ID) string{
 		"by a provider": func(w *world, _ c.ID) string {
-			session, err := w.SignInExternal(w.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: "bob@example.org", EmailVerified: true}, "test")
+			arrival := c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: "bob@example.org", EmailVerified: true}
+			session, ended, err := w.SignInExternal(w.ctx, arrival, "test")
 			w.ok(err)
+			_, again, err := w.SignInExternal(w.ctx, arrival, "test")
+			w.ok(err)
+			if !ended || again {
+				w.t.Errorf("he is told that something has ended: %v, and the next time %v", ended, again)
+			}
 			return session
 		},
 		"by an operator": func(w *world, id c.ID) string {

@@ -83,13 +83,16 @@ func finishExternal(q *call) error {
 		if kindOf(err) == "" {
 			// Whatever it was, it was said by somebody else: for the log, not for the page.
 			q.c.Log.WarnContext(q.r.Context(), "a sign-in elsewhere failed", "error", err)
-			err = &computations.Error{Kind: computations.Invalid, Message: q.c.External.Label + " did not sign you in", Hint: "begin anew"}
+			err = &computations.Error{Kind: computations.Invalid, Message: "You were not signed in by " + q.c.External.Label, Hint: "begin anew; if it happens again, ask the operator of this service, whose log says why"}
 		}
 		return shownRefusal(err)
 	}
-	session, err := q.c.Service.SignInExternal(q.r.Context(), user, client(q.r))
+	session, ended, err := q.c.Service.SignInExternal(q.r.Context(), user, client(q.r))
 	if err != nil {
 		return shownRefusal(err)
+	}
+	if ended {
+		return q.begin(session, "/?done=linked")
 	}
 	return q.begin(session, "/")
 }

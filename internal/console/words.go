@@ -28,6 +28,7 @@ var doneTexts = map[string]string{
 	"frozen":       "The manifest is frozen. It never changes again.",
 	"imported":     "The computation is imported as a draft.",
 	"key-revoked":  "The key is revoked.",
+	"linked":       "You sign in this way from now on. Nobody had vouched for your account's address before: its password, its other sessions and its tokens have ended, and its keys are revoked. Register a key again before you go on.",
 	"left":         "You have left the workspace.",
 	"member":       "The role is changed.",
 	"name":         "The name is changed.",
