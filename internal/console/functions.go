@@ -217,7 +217,7 @@ func todoButton(id computations.ID, t computations.Todo) button {
 
 // Shell tells whether the line is one for a shell, and not a link or a secret.
 func (c command) Shell() bool {
-	return strings.HasPrefix(c.Line, "cocos-") || strings.HasPrefix(c.Line, "sudo ")
+	return strings.HasPrefix(c.Line, "cocos-") || strings.HasPrefix(c.Line, "printf ")
 }
 
 // Words are the line's, which break between lines only where they must.

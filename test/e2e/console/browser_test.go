@@ -92,7 +92,8 @@ func (b *browsers) person(name string) *person {
 		case *runtime.EventExceptionThrown:
 			p.complaints = append(p.complaints, e.ExceptionDetails.Error())
 		case *log.EventEntryAdded:
-			expected := strings.Contains(e.Entry.Text, "the server responded with a status of 4") || p.cut && strings.Contains(e.Entry.URL, "/stream")
+			expected := strings.Contains(e.Entry.Text, "the server responded with a status of 4") ||
+				p.cut && (strings.Contains(e.Entry.URL, "/stream") || strings.Contains(e.Entry.Text, "status of 502"))
 			if e.Entry.Level == log.LevelError && !expected {
 				p.complaints = append(p.complaints, e.Entry.Text+" "+e.Entry.URL)
 			}

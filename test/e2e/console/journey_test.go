@@ -226,12 +226,16 @@ func TestThreePeople(t *testing.T) {
 	grace.press("Make the command")
 	grace.inspect("enrol-command")
 	h := enrol(t, grace.commands()[0])
-	request := h.accept()
+	request, agent := h.accept()
 
-	runs(t, s, h, request.GetRunId(), ingrid, request.GetManifest())
+	runs(t, s, h, request.GetRunId(), agent.port, ingrid, request.GetManifest())
 	anders.open(computation)
-	anders.sees("Send the dataset scans.csv", "cocos-cli data scans.csv --name scans.csv --agent 127.0.0.1:6100 --key anders.pem --manifest "+manifestFile+" --policy policy.json", "SIMULATED", "can’t vouch for it")
+	anders.sees("Send the dataset scans.csv", "cocos-cli data scans.csv --name scans.csv --agent 127.0.0.1:"+itoa(agent.port)+" --key anders.pem --manifest "+manifestFile+" --policy policy.json", "SIMULATED", "can’t vouch for it")
 	anders.inspect("computation-running")
+	// He has a policy of his own, and types what he is told: the dataset is there.
+	anders.file("policy.json", agent.policy)
+	anders.follow()
+	agent.has("scans.csv")
 	finish(h, request.GetRunId(), ingrid)
 
 	// The receipt comes with the result, to Mei's machine.
@@ -276,7 +280,7 @@ func (p *person) fetch(path string) string {
 }
 
 // runs has the VM come up while Ingrid watches, who doesn't touch anything.
-func runs(t *testing.T, s *service, h *host, run string, ingrid *participant, raw []byte) {
+func runs(t *testing.T, s *service, h *host, run string, port int, ingrid *participant, raw []byte) {
 	const agent, shim = eventv1.Source_SOURCE_AGENT, eventv1.Source_SOURCE_SHIM
 	f, err := manifest.Parse(raw)
 	if err != nil {
@@ -289,7 +293,7 @@ func runs(t *testing.T, s *service, h *host, run string, ingrid *participant, ra
 			t.Fatalf("%s: Ingrid is at %s", what, p)
 		}
 	}
-	h.tells(run, eventv1.Source_SOURCE_MANAGER, vm.EventAccepted, "the run was accepted", "agent_port", "6100")
+	h.tells(run, eventv1.Source_SOURCE_MANAGER, vm.EventAccepted, "the run was accepted", "agent_port", itoa(port))
 	h.tells(run, shim, vm.EventStarting, "the VM is being started", "tee", "sim", "simulated", "true")
 	h.tells(run, shim, vm.EventBooting, "QEMU runs; waiting for the agent", "qemu_pid", "4711")
 	watching("the VM boots", `document.querySelector('[data-step="boot"]').className === "done" && document.querySelector("#run-state").textContent.includes("Starting")`)
