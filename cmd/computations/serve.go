@@ -273,8 +273,7 @@ func (p *parts) external() (*console.External, error) {
 		Finish: func(ctx context.Context, query url.Values, attempt string) (computations.ExternalUser, error) {
 			person, err := provider.Finish(ctx, query, attempt)
 			if err != nil {
-				p.log.Warn("somebody was not signed in", "provider", provider.Label(), "error", err)
-				return computations.ExternalUser{}, &computations.Error{Kind: computations.Unauthenticated, Message: err.Error()}
+				return computations.ExternalUser{}, err // the console logs it, and shows none of it
 			}
 			return computations.ExternalUser{Issuer: person.Issuer, Subject: person.Subject, Email: person.Email, EmailVerified: person.EmailVerified, Name: person.Name}, nil
 		},

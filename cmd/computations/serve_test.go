@@ -193,7 +193,7 @@ func TestServeOnDefaults(t *testing.T) {
 // a service that runs; restore and a way back in want it stopped.
 func TestToolsBesideTheService(t *testing.T) {
 	r := start(t, filepath.Join(t.TempDir(), "data"))
-	if out, err := r.command("audit-verify"); err != nil || !strings.Contains(out, "1 entries") {
+	if out, err := r.command("audit-verify"); err != nil || !strings.Contains(out, "2 entries") {
 		t.Errorf("%q, %v", out, err)
 	}
 	file := filepath.Join(t.TempDir(), "copy.db")
@@ -219,7 +219,7 @@ func TestToolsBesideTheService(t *testing.T) {
 	if _, err := other.command("restore", file); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := other.command("audit-verify"); err != nil || !strings.Contains(out, "1 entries") {
+	if out, err := other.command("audit-verify"); err != nil || !strings.Contains(out, "2 entries") {
 		t.Errorf("after restoring: %q, %v", out, err)
 	}
 }

@@ -13,13 +13,21 @@ import (
 )
 
 func (a *app) computationsFreezeCmd() *cobra.Command {
-	var workspace string
+	var (
+		workspace string
+		sure      bool
+	)
 	cmd := &cobra.Command{
 		Use:   "freeze COMPUTATION",
 		Short: "Turn a draft into its manifest, which never changes again",
 		Args:  exactly("COMPUTATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withComputation(cmd, args[0], workspace, func(ctx context.Context, s *service, c computationInfo) error {
+				if !sure {
+					if err := a.agree(ctx, "Freeze the manifest of %s? It never changes again.", c.Name); err != nil {
+						return err
+					}
+				}
 				r, err := s.computations.Freeze(ctx, &computationsv1.FreezeRequest{ComputationId: c.ID, Revision: c.Revision})
 				if err != nil {
 					return s.explain("freezing", err)
@@ -34,6 +42,7 @@ func (a *app) computationsFreezeCmd() *cobra.Command {
 		},
 	}
 	workspaceFlag(cmd, &workspace)
+	yesFlag(cmd, &sure)
 	return cmd
 }
 

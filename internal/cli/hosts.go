@@ -133,7 +133,7 @@ func (a *app) hostsCmd() *cobra.Command {
 		Use:   "hosts",
 		Short: "Look after the hosts of a service, as its operator",
 	}
-	group(cmd, a.hostsListCmd(), a.hostsShowCmd(), a.hostsEnrollTokenCmd(),
+	group(cmd, a.hostsListCmd(), a.hostsShowCmd(), a.hostsEnrollTokenCmd(), a.hostsTokensCmd(), a.hostsWithdrawTokenCmd(),
 		a.hostsSwitchCmd("cordon HOST", "Keep new runs away from a host, or with --undo no longer", func(ctx context.Context, s *service, id string, on bool) error {
 			_, err := s.hosts.CordonHost(ctx, &computationsv1.CordonHostRequest{HostId: id, Cordoned: on})
 			return err

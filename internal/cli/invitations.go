@@ -262,12 +262,18 @@ func (a *app) invitationsResendCmd() *cobra.Command {
 }
 
 func (a *app) invitationsWithdrawCmd() *cobra.Command {
-	return &cobra.Command{
+	var sure bool
+	cmd := &cobra.Command{
 		Use:   "withdraw INVITATION",
-		Short: "Take an invitation back",
+		Short: "Take an invitation back; its link is good no more",
 		Args:  exactly("INVITATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withService(cmd, func(ctx context.Context, s *service) error {
+				if !sure {
+					if err := a.agree(ctx, "Withdraw the invitation %s? The link that was sent stops working.", args[0]); err != nil {
+						return err
+					}
+				}
 				if _, err := s.invitations.WithdrawInvitation(ctx, &computationsv1.WithdrawInvitationRequest{InvitationId: args[0]}); err != nil {
 					return s.explain("withdrawing the invitation", err)
 				}
@@ -275,4 +281,6 @@ func (a *app) invitationsWithdrawCmd() *cobra.Command {
 			})
 		},
 	}
+	yesFlag(cmd, &sure)
+	return cmd
 }

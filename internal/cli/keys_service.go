@@ -75,7 +75,10 @@ func (s *service) ownKey(ctx context.Context, named string) (registeredKey, erro
 }
 
 func (a *app) keysRegisterCmd() *cobra.Command {
-	var name, replaces string
+	var (
+		name, replaces string
+		sure           bool
+	)
 	cmd := &cobra.Command{
 		Use:   "register FILE",
 		Short: "Register the public half of a key with the service",
@@ -101,6 +104,11 @@ own, the key and the time; the service has no say in it.`,
 					if err != nil {
 						return err
 					}
+					if !sure {
+						if err := a.agree(ctx, "Revoke the key %s (%s) for good, with %s in its place?", old.Name, old.Fingerprint, name); err != nil {
+							return err
+						}
+					}
 					q.ReplacesKeyId = old.ID
 				}
 				at := a.out.now().UTC().Truncate(time.Second)
@@ -122,6 +130,7 @@ own, the key and the time; the service has no say in it.`,
 	}
 	cmd.Flags().StringVar(&name, "name", "", "what the service's lists call it (default: the file's name)")
 	cmd.Flags().StringVar(&replaces, "replaces", "", "`KEY` of yours that it takes the place of, by name or fingerprint; that one is revoked")
+	yesFlag(cmd, &sure)
 	return cmd
 }
 

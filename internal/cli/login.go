@@ -217,6 +217,11 @@ func (a *app) letIn(ctx context.Context, s *service, link string, f *loginFlags)
 			return "", s.explain(doing, err)
 		}
 		a.out.hint("this link sets the password of %s", clean(r.GetEmail()))
+		if r.GetName() == "" {
+			if err := a.wantName(ctx, f); err != nil {
+				return "", err
+			}
+		}
 		password, err := a.newPassword(ctx, f.passwordFile)
 		if err != nil {
 			return "", err
@@ -253,13 +258,8 @@ func (a *app) newAccount(ctx context.Context, s *service, link string, f *loginF
 	if f.email != "" {
 		return "", usagef("leave it out: the account is made for the address that was invited", "--email is of no use with an invitation")
 	}
-	if f.name == "" {
-		if !a.interactive() {
-			return "", usagef("say what you are called", "--name is missing")
-		}
-		if f.name, err = a.ask(ctx, "Your name: "); err != nil {
-			return "", err
-		}
+	if err := a.wantName(ctx, f); err != nil {
+		return "", err
 	}
 	password, err := a.newPassword(ctx, f.passwordFile)
 	if err != nil {
@@ -270,6 +270,18 @@ func (a *app) newAccount(ctx context.Context, s *service, link string, f *loginF
 		return "", s.explain(doing, err)
 	}
 	return in.GetSession(), nil
+}
+
+// wantName asks what somebody is called who has no name at the service yet.
+func (a *app) wantName(ctx context.Context, f *loginFlags) (err error) {
+	if f.name != "" {
+		return nil
+	}
+	if !a.interactive() {
+		return usagef("say what you are called", "--name is missing")
+	}
+	f.name, err = a.ask(ctx, "Your name: ")
+	return err
 }
 
 // credentials asks for what no flag says.

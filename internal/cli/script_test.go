@@ -69,6 +69,7 @@ func TestScripts(t *testing.T) {
 			// The Computation Management service.
 			"service":     cmdService,
 			"let":         cmdLet,
+			"answer":      cmdAnswer,
 			"member":      cmdMember,
 			"todos":       cmdTodos,
 			"host":        cmdHost,

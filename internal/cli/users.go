@@ -134,7 +134,7 @@ see cocos-cli invitations.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&q.Name, "name", "", "what the person is called, a `NAME`")
+	cmd.Flags().StringVar(&q.Name, "name", "", "what the person is called, a `NAME` (default: as they say with the link)")
 	cmd.Flags().BoolVar(&q.Operator, "operator", false, "let the person look after the service: hosts, accounts, settings")
 	return cmd
 }
@@ -144,7 +144,11 @@ func (a *app) usersResetCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reset-password EMAIL",
 		Short: "End an account's password, sessions and tokens, and print a link to set another",
-		Args:  exactly("EMAIL"),
+		Long: `End an account's password, sessions, tokens and earlier links at once, and print a link
+with which its person sets another password. Where nobody has vouched for the address
+yet, this does, and the account's keys are revoked: anybody with an invitation's link
+could have registered them.`,
+		Args: exactly("EMAIL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withService(cmd, func(ctx context.Context, s *service) error {
 				u, err := s.person(ctx, args[0])
@@ -152,7 +156,11 @@ func (a *app) usersResetCmd() *cobra.Command {
 					return err
 				}
 				if !sure {
-					if err := a.agree(ctx, "End the password, the sessions and the tokens of %s?", u.Email); err != nil {
+					what := "End the password, the sessions and the tokens of %s?"
+					if !u.Verified {
+						what = "End the password, the sessions and the tokens of %s, and revoke the keys, as nobody has vouched for the address yet?"
+					}
+					if err := a.agree(ctx, what, u.Email); err != nil {
 						return err
 					}
 				}

@@ -148,10 +148,15 @@ func (a *app) workspacesRenameCmd() *cobra.Command {
 }
 
 func (a *app) workspacesKeepCmd() *cobra.Command {
-	var workspace string
+	var (
+		workspace string
+		sure      bool
+	)
 	cmd := &cobra.Command{
 		Use:   "keep DURATION",
 		Short: "Say how long events and logs of ended runs are kept; 0: for ever",
+		Long: `Say how long events and logs of ended runs are kept; 0: for ever. Older ones are
+deleted within a minute, for good.`,
 		Example: `  cocos-cli workspaces keep 2160h
   cocos-cli workspaces keep 0`,
 		Args: exactly("DURATION"),
@@ -165,6 +170,11 @@ func (a *app) workspacesKeepCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if !sure && w.keepsLonger(d) {
+					if err := a.agree(ctx, "Delete the events and logs of runs in %s that ended more than %s ago, for good?", w.Name, d); err != nil {
+						return err
+					}
+				}
 				if _, err := s.workspaces.SetRetention(ctx, &computationsv1.SetRetentionRequest{WorkspaceId: w.ID, KeepEntries: durationpb.New(d)}); err != nil {
 					return s.explain("changing how long entries are kept", err)
 				}
@@ -176,7 +186,14 @@ func (a *app) workspacesKeepCmd() *cobra.Command {
 		},
 	}
 	workspaceFlag(cmd, &workspace)
+	yesFlag(cmd, &sure)
 	return cmd
+}
+
+// keepsLonger tells whether entries would go that are kept now; zero is for ever.
+func (i workspaceInfo) keepsLonger(than time.Duration) bool {
+	now, err := time.ParseDuration(i.Keep)
+	return than > 0 && (err != nil || now > than)
 }
 
 // each turns a list of messages into what the CLI shows.

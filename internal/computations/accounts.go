@@ -269,8 +269,8 @@ func (s *Service) Users(ctx context.Context, who Identity, p Page) ([]User, erro
 	})
 }
 
-// CreateUser makes an account; its person sets a password with the link. The
-// operator who makes it vouches for the address.
+// CreateUser makes an account; its person sets a password with the link, and a name
+// if it has none. The operator who makes it vouches for the address.
 func (s *Service) CreateUser(ctx context.Context, who Identity, email, name string, operator bool) (User, string, error) {
 	var link string
 	email = foldEmail(email)
@@ -281,7 +281,7 @@ func (s *Service) CreateUser(ctx context.Context, who Identity, email, name stri
 		}
 		var f faults
 		f.add(checkEmail("email", email))
-		f.add(checkText("name", name, 1, maxTitle, false))
+		f.add(checkText("name", name, 0, maxTitle, false))
 		if err := f.err(); err != nil {
 			return User{}, err
 		}

@@ -78,7 +78,7 @@ func TestCreateUser(t *testing.T) {
 		{"", "x", "email"}, {"x", "x", "email"}, {"a@b@c", "x", "email"}, {"a b@example.org", "x", "email"},
 		{"аdmin@example.org", "x", "email"}, {"-x@example.org", "x", "email"}, {"x@-example.org", "x", "email"},
 		{"x\"y@example.org", "x", "email"}, {"x`id`@example.org", "x", "email"}, {strings.Repeat("x", 250) + "@example.org", "x", "email"},
-		{"x@example.org", "", "name"}, {"x@example.org", "a\nb", "name"}, {"x@example.org", "a\u202eb", "name"},
+		{"x@example.org", "a\nb", "name"}, {"x@example.org", "a\u202eb", "name"},
 	} {
 		_, _, err := w.CreateUser(w.ctx, w.op.Identity, tt.email, tt.name, false)
 		refused(t, err, c.Invalid, tt.field+": ")
@@ -112,6 +112,22 @@ func TestOperatorLink(t *testing.T) {
 	for _, email := range []string{alice.Email, "nobody@example.org", ""} {
 		_, err := w.OperatorLink(w.ctx, email)
 		refused(t, err, c.NotFound, "no operator with the address")
+	}
+}
+
+// Who makes an account need not know what its person is called; they say so.
+func TestUserWithoutName(t *testing.T) {
+	w := newWorld(t)
+	u, link, err := w.CreateUser(w.ctx, w.op.Identity, "new@example.org", "", false)
+	w.ok(err)
+	if u.Name != "" {
+		t.Errorf("the account is called %q", u.Name)
+	}
+	_, err = w.RedeemLink(w.ctx, secretIn(t, link), "", "", password, "test")
+	refused(t, err, c.Invalid, "name: ")
+	new := w.signedIn(w.RedeemLink(w.ctx, secretIn(t, link), "Nora", "", password, "test"))
+	if new.Name != "Nora" {
+		t.Errorf("the account is called %q", new.Name)
 	}
 }
 
@@ -179,7 +195,11 @@ func TestChangePassword(t *testing.T) {
 func TestSignInExternal(t *testing.T) {
 	w := newWorld(t)
 	as := func(subject, email string, verified bool) (string, error) {
-		return w.SignInExternal(w.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: subject, Email: email, EmailVerified: verified, Name: "N. N."}, "test")
+		session, ended, err := w.SignInExternal(w.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: subject, Email: email, EmailVerified: verified, Name: "N. N."}, "test")
+		if ended {
+			t.Errorf("%s is told that something has ended", email)
+		}
+		return session, err
 	}
 	alice := w.person("alice")
 	_, err := as("1", alice.Email, false)
@@ -240,8 +260,14 @@ func TestSignInExternal(t *testing.T) {
 func TestAccountsMadeInAdvance(t *testing.T) {
 	for name, arrive := range map[string]func(*world, c.ID) string{
 		"by a provider": func(w *world, _ c.ID) string {
-			session, err := w.SignInExternal(w.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: "bob@example.org", EmailVerified: true}, "test")
+			arrival := c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: "bob@example.org", EmailVerified: true}
+			session, ended, err := w.SignInExternal(w.ctx, arrival, "test")
 			w.ok(err)
+			_, again, err := w.SignInExternal(w.ctx, arrival, "test")
+			w.ok(err)
+			if !ended || again {
+				w.t.Errorf("he is told that something has ended: %v, and the next time %v", ended, again)
+			}
 			return session
 		},
 		"by an operator": func(w *world, id c.ID) string {

@@ -63,13 +63,13 @@ func checkAsset(a *Asset) error {
 	return f.err()
 }
 
-// Assets lists a workspace's assets of a kind, or of all kinds.
-func (s *Service) Assets(ctx context.Context, who Identity, workspace ID, kind AssetKind, retired bool, p Page) ([]Asset, error) {
+// Assets lists a workspace's assets.
+func (s *Service) Assets(ctx context.Context, who Identity, f AssetFilter, p Page) ([]Asset, error) {
 	return view(ctx, s, func(r Reader) ([]Asset, error) {
-		if _, err := s.inWorkspace(r, who, workspace, AssetList); err != nil {
+		if _, err := s.inWorkspace(r, who, f.Workspace, AssetList); err != nil {
 			return nil, err
 		}
-		return r.Assets(workspace, kind, retired, p.bounded())
+		return r.Assets(f, p.bounded())
 	})
 }
 

@@ -76,7 +76,8 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 		{"OperatorLink", nil, "operator.link", func() error { return keep(p.OperatorLink(p.ctx, p.op.Email)) }},
 		{"SignIn", anna, "sign-in", func() error { return keep(p.SignIn(p.ctx, anna.Email, password, "test", "192.0.2.1")) }},
 		{"SignInExternal", nil, "sign-in", func() error {
-			return keep(p.SignInExternal(p.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: anna.Email, EmailVerified: true}, "test"))
+			session, _, err := p.SignInExternal(p.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: anna.Email, EmailVerified: true}, "test")
+			return keep(session, err)
 		}},
 		{"ChangePassword", anna, "password.change", func() error { return p.ChangePassword(p.ctx, anna.Identity, password, "eight blue bottles") }},
 		{"SetName", anna, "user.name", func() error { return p.SetName(p.ctx, anna.Identity, "Anna") }},
@@ -158,6 +159,11 @@ func everyChange(t *testing.T, fresh func(testing.TB) store.Config) {
 		{"CreateEnrolToken", p.op, "host.enrol", func() error {
 			_, secret, err := p.CreateEnrolToken(p.ctx, p.op.Identity, "host-2", time.Hour)
 			return keep(secret, err)
+		}},
+		{"WithdrawEnrolToken", p.op, "host.withdraw-token", func() error {
+			all, err := p.EnrolTokens(p.ctx, p.op.Identity)
+			p.ok(err)
+			return p.WithdrawEnrolToken(p.ctx, p.op.Identity, all[0].ID)
 		}},
 		{"CordonHost", p.op, "host.cordon", func() error { return p.CordonHost(p.ctx, p.op.Identity, host.ID, true) }},
 		{"DrainHost", p.op, "host.drain", func() error { return p.DrainHost(p.ctx, p.op.Identity, host.ID, true) }},

@@ -17,6 +17,7 @@ const (
 	HostList         Action = "host.list"
 	HostShow         Action = "host.show"
 	HostEnrol        Action = "host.enrol"
+	HostWithdraw     Action = "host.withdraw-token"
 	HostCordon       Action = "host.cordon"
 	HostDrain        Action = "host.drain"
 	HostRevoke       Action = "host.revoke"
@@ -104,6 +105,7 @@ var needs = map[Action]need{
 	HostList:         {operator: true},
 	HostShow:         {operator: true},
 	HostEnrol:        {operator: true},
+	HostWithdraw:     {operator: true},
 	HostCordon:       {operator: true},
 	HostDrain:        {operator: true},
 	HostRevoke:       {operator: true},

@@ -35,6 +35,9 @@ type ID string
 // NewID makes one.
 func NewID() ID { return ID(uuid.Must(uuid.NewV7()).String()) }
 
+// Short is enough of an ID to tell it from its neighbours, as in names of files.
+func (id ID) Short() string { return string(id[max(0, len(id)-8):]) }
+
 // User is a person with an account.
 type User struct {
 	ID ID

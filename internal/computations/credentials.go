@@ -57,7 +57,7 @@ func (s *Service) Authenticate(ctx context.Context, secret string) (Identity, er
 			return err
 		}
 		used = c.Used
-		who = Identity{User: u.ID, Credential: c.ID, Kind: c.Kind, Email: u.Email, Name: u.Name, Operator: u.Operator, hash: hash}
+		who = Identity{User: u.ID, Credential: c.ID, Kind: c.Kind, Email: u.Email, Name: u.Name, Operator: u.Operator, Password: u.PasswordHash != "", hash: hash}
 		return nil
 	})
 	if err != nil {

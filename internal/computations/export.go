@@ -249,7 +249,7 @@ func allAssets(r Reader, workspace ID, kind AssetKind) ([]Asset, error) {
 	var all []Asset
 	p := Page{}.bounded()
 	for {
-		some, err := r.Assets(workspace, kind, false, p)
+		some, err := r.Assets(AssetFilter{Workspace: workspace, Kind: kind}, p)
 		if err != nil {
 			return nil, err
 		}

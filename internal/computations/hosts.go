@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -105,6 +106,36 @@ func (s *Service) EnrolTokens(ctx context.Context, who Identity) ([]EnrolToken, 
 			all[i].Hash = [32]byte{}
 		}
 		return all, err
+	})
+}
+
+// WithdrawEnrolToken lets no host in any more by a token that none has used.
+func (s *Service) WithdrawEnrolToken(ctx context.Context, who Identity, id ID) error {
+	return s.change(ctx, func(w Writer) error {
+		x, err := s.onService(w, who, HostWithdraw)
+		if err != nil {
+			return err
+		}
+		all, err := w.EnrolTokens()
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(all, func(t EnrolToken) bool { return t.ID == id })
+		if i < 0 {
+			return &Error{Kind: NotFound, Message: "there is no such enrolment token"}
+		}
+		t := all[i]
+		switch {
+		case t.Host != "":
+			return &Error{Kind: Conflict, Message: "a host has used this token", Hint: "revoke the host if it should not be here"}
+		case !s.now().Before(t.Expires):
+			return &Error{Kind: Conflict, Message: "this token is good no more already"}
+		}
+		t.Expires = s.now()
+		if err := w.PutEnrolToken(t); err != nil {
+			return err
+		}
+		return s.did(w, &x, HostWithdraw, t.ID, "name", t.Name)
 	})
 }
 

@@ -1,6 +1,7 @@
 package computations_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,29 @@ func TestEnrolTokens(t *testing.T) {
 	if err != nil || len(all) != 1 || all[0].Hash != ([32]byte{}) {
 		t.Errorf("tokens: %+v, %v", all, err)
 	}
+	// What nobody has used is taken back, once; what a host has used is the host's.
+	w.ok(w.WithdrawEnrolToken(w.ctx, w.op.Identity, token.ID))
+	w.ok(w.store.View(w.ctx, func(r c.Reader) error {
+		kept, err := r.EnrolToken(c.HashSecret(secret))
+		if err == nil && w.clock.Now().Before(kept.Expires) {
+			t.Errorf("the token is good until %v", kept.Expires)
+		}
+		return err
+	}))
+	refused(t, w.WithdrawEnrolToken(w.ctx, w.op.Identity, token.ID), c.Conflict, "good no more already")
+	refused(t, w.WithdrawEnrolToken(w.ctx, w.op.Identity, c.NewID()), c.NotFound, "no such enrolment token")
+	_, secret, err = w.CreateEnrolToken(w.ctx, w.op.Identity, "host-2", time.Hour)
+	w.ok(err)
+	var used c.EnrolToken
+	w.ok(w.store.Update(w.ctx, func(x c.Writer) error {
+		host := c.Host{ID: c.NewID(), Name: "host-2"}
+		if used, err = x.EnrolToken(c.HashSecret(secret)); err != nil {
+			return err
+		}
+		used.Host = host.ID
+		return errors.Join(x.PutHost(host), x.PutEnrolToken(used))
+	}))
+	refused(t, w.WithdrawEnrolToken(w.ctx, w.op.Identity, used.ID), c.Conflict, "a host has used this token")
 }
 
 func TestSettings(t *testing.T) {

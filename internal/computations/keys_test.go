@@ -150,9 +150,9 @@ func TestAssets(t *testing.T) {
 	}
 	p.ok(p.RetireAsset(p.ctx, p.alice.Identity, a.ID)) // as administrator
 	refused(t, p.RetireAsset(p.ctx, p.bob.Identity, a.ID), c.Conflict, "retired already")
-	in, err := p.Assets(p.ctx, p.carol.Identity, p.ws.ID, c.AssetDataset, false, c.Page{})
+	in, err := p.Assets(p.ctx, p.carol.Identity, c.AssetFilter{Workspace: p.ws.ID, Kind: c.AssetDataset}, c.Page{})
 	p.ok(err)
-	out, err := p.Assets(p.ctx, p.carol.Identity, p.ws.ID, "", true, c.Page{})
+	out, err := p.Assets(p.ctx, p.carol.Identity, c.AssetFilter{Workspace: p.ws.ID, Retired: true}, c.Page{})
 	p.ok(err)
 	if len(in) != 1 || in[0].ID != p.dataset.ID || len(out) != 1 || out[0].ID != a.ID {
 		t.Errorf("in use %+v, retired %+v", in, out)

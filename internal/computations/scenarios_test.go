@@ -105,8 +105,11 @@ var scenarios = map[string]scenario{
 	"Host":             onService(c.HostShow, func(s *stage, who c.Identity) error { return empty2(s.Host(s.ctx, who, s.hostID)) }),
 	"CreateEnrolToken": onService(c.HostEnrol, func(s *stage, who c.Identity) error { return empty2(s.CreateEnrolToken(s.ctx, who, "", 0)) }),
 	"EnrolTokens":      onService(c.HostEnrol, func(s *stage, who c.Identity) error { return empty(s.EnrolTokens(s.ctx, who)) }),
-	"CordonHost":       onService(c.HostCordon, func(s *stage, who c.Identity) error { return s.CordonHost(s.ctx, who, s.hostID, false) }),
-	"DrainHost":        onService(c.HostDrain, func(s *stage, who c.Identity) error { return s.DrainHost(s.ctx, who, s.hostID, false) }),
+	"WithdrawEnrolToken": onService(c.HostWithdraw, func(s *stage, who c.Identity) error {
+		return known(s.WithdrawEnrolToken(s.ctx, who, c.NewID()), "no such enrolment token")
+	}),
+	"CordonHost": onService(c.HostCordon, func(s *stage, who c.Identity) error { return s.CordonHost(s.ctx, who, s.hostID, false) }),
+	"DrainHost":  onService(c.HostDrain, func(s *stage, who c.Identity) error { return s.DrainHost(s.ctx, who, s.hostID, false) }),
 	"RevokeHost": onService(c.HostRevoke, func(s *stage, who c.Identity) error {
 		return known(s.RevokeHost(s.ctx, who, c.NewID()), "no such host")
 	}),
@@ -134,7 +137,9 @@ var scenarios = map[string]scenario{
 	"CreateAsset": inWorkspace(c.AssetCreate, func(s *stage, who c.Identity) error {
 		return empty(s.CreateAsset(s.ctx, who, c.Asset{Workspace: s.ws.ID}))
 	}),
-	"Assets":      inWorkspace(c.AssetList, func(s *stage, who c.Identity) error { return empty(s.Assets(s.ctx, who, s.ws.ID, "", false, c.Page{})) }),
+	"Assets": inWorkspace(c.AssetList, func(s *stage, who c.Identity) error {
+		return empty(s.Assets(s.ctx, who, c.AssetFilter{Workspace: s.ws.ID}, c.Page{}))
+	}),
 	"Asset":       onAsset(c.AssetShow, func(s *stage, who c.Identity) error { return empty(s.Asset(s.ctx, who, s.dataset.ID)) }),
 	"EditAsset":   onAsset(c.AssetEdit, func(s *stage, who c.Identity) error { return s.EditAsset(s.ctx, who, s.dataset.ID, "", "") }),
 	"RetireAsset": onAsset(c.AssetRetire, func(s *stage, who c.Identity) error { return s.RetireAsset(s.ctx, who, s.dataset.ID) }),

@@ -17,11 +17,11 @@ type Service struct {
 	// name is the service's public address, such as "https://cocos.example.org":
 	// keys are registered with it, and links begin with it.
 	name string
-	// login is the command line that signs in.
-	login     string
-	clock     func() time.Time
-	log       *slog.Logger
-	passwords *hasher
+	// loginFlags are what signing in needs beside the name.
+	loginFlags []string
+	clock      func() time.Time
+	log        *slog.Logger
+	passwords  *hasher
 	// byAddress, byNetwork, byBoth and byEmail bound attempts to sign in, invites what
 	// one user may send, joins attempts to make an account with one invitation.
 	byAddress, byNetwork, byBoth, byEmail, invites, joins *limiter
@@ -65,7 +65,7 @@ func New(c Config) (*Service, error) {
 		c.PasswordCost = DefaultPasswordCost
 	}
 	return &Service{
-		store: c.Store, name: c.Name, login: CommandLine(append([]string{"login", c.Name}, c.LoginFlags...)...), clock: c.Now, log: c.Log, passwords: newHasher(c.PasswordCost),
+		store: c.Store, name: c.Name, loginFlags: c.LoginFlags, clock: c.Now, log: c.Log, passwords: newHasher(c.PasswordCost),
 		byAddress: newLimiter(50, 10*time.Second, c.Now),
 		byNetwork: newLimiter(200, 3*time.Second, c.Now),
 		byBoth:    newLimiter(10, time.Minute, c.Now),
@@ -79,8 +79,15 @@ func New(c Config) (*Service, error) {
 // Name is the service's public address, with which keys are registered.
 func (s *Service) Name() string { return s.name }
 
-// LoginCommand signs in with the command-line program.
-func (s *Service) LoginCommand() string { return s.login }
+// LoginCommand signs in with the command-line program: by the password that it asks
+// for, or, where the account has none, by an access token on standard input.
+func (s *Service) LoginCommand(password bool) string {
+	words := []string{"login", s.name}
+	if !password {
+		words = append(words, "--token-file", "-")
+	}
+	return CommandLine(append(words, s.loginFlags...)...)
+}
 
 // now in UTC and in microseconds, which every database keeps.
 func (s *Service) now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }
@@ -94,6 +101,8 @@ type Identity struct {
 	Email      string
 	Name       string
 	Operator   bool
+	// Password: the account has one.
+	Password bool
 
 	hash [32]byte
 }

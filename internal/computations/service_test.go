@@ -25,9 +25,10 @@ func TestNew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Name() != "http://127.0.0.1:7080" || s.LoginCommand() != "cocos-cli login http://127.0.0.1:7080 --fingerprint sha256:ab" ||
+	if s.Name() != "http://127.0.0.1:7080" || s.LoginCommand(true) != "cocos-cli login http://127.0.0.1:7080 --fingerprint sha256:ab" ||
+		s.LoginCommand(false) != "cocos-cli login http://127.0.0.1:7080 --token-file - --fingerprint sha256:ab" ||
 		s.InvitationLink("ci_x") != "http://127.0.0.1:7080/invitation/ci_x" {
-		t.Errorf("it is called %s, and one comes in by %s", s.Name(), s.LoginCommand())
+		t.Errorf("it is called %s, and one comes in by %s", s.Name(), s.LoginCommand(true))
 	}
 }
 

@@ -155,16 +155,19 @@ type ExternalUser struct {
 // SignInExternal begins a session for a person whom a provider vouches for: with
 // the account that is linked to them; else with that of their verified address,
 // which is linked; else with a new one, where the setting "sign-up" says so or an
-// invitation waits for the address.
-func (s *Service) SignInExternal(ctx context.Context, e ExternalUser, client string) (session string, err error) {
+// invitation waits for the address. ended tells that nobody had vouched for the
+// address of the account that was linked: its password, sessions, tokens and keys have
+// ended.
+func (s *Service) SignInExternal(ctx context.Context, e ExternalUser, client string) (session string, ended bool, err error) {
 	e.Email = foldEmail(e.Email)
 	if e.Issuer == "" || e.Subject == "" {
-		return "", errUnauthenticated
+		return "", false, errUnauthenticated
 	}
-	return update(ctx, s, func(w Writer) (string, error) {
+	session, err = update(ctx, s, func(w Writer) (string, error) {
 		u, err := w.UserBySubject(e.Issuer, e.Subject)
+		ended = false
 		if errors.Is(err, ErrNoRow) {
-			u, err = s.linkExternal(w, e)
+			u, ended, err = s.linkExternal(w, e)
 		}
 		if err != nil {
 			return "", err
@@ -178,31 +181,33 @@ func (s *Service) SignInExternal(ctx context.Context, e ExternalUser, client str
 		}
 		return secret, s.note(w, "", u.ID, actionSignIn, u.ID, "issuer", e.Issuer, "client", plain(client, maxClient))
 	})
+	return session, ended && err == nil, err
 }
 
 var errNoAccount = &Error{Kind: Denied, Message: "there is no account for you here", Hint: "ask somebody who is here for an invitation to the address that your provider has of you"}
 
 // linkExternal finds or makes the account of a person who signs in for the first
-// time.
-func (s *Service) linkExternal(w Writer, e ExternalUser) (User, error) {
+// time; ended is as of SignInExternal.
+func (s *Service) linkExternal(w Writer, e ExternalUser) (u User, ended bool, err error) {
 	if !e.EmailVerified || checkEmail("email", e.Email) != nil {
-		return User{}, errNoAccount
+		return User{}, false, errNoAccount
 	}
-	u, err := w.UserByEmail(e.Email)
+	u, err = w.UserByEmail(e.Email)
 	switch {
 	case err == nil && (u.Issuer != "" || u.Disabled):
-		return User{}, errNoAccount // another person of the same address
+		return User{}, false, errNoAccount // another person of the same address
 	case err == nil:
+		ended = !u.EmailVerified
 		if err := s.vouch(w, &u); err != nil {
-			return User{}, err
+			return User{}, false, err
 		}
 	case errors.Is(err, ErrNoRow):
 		if err := s.maySignUp(w, e.Email); err != nil {
-			return User{}, err
+			return User{}, false, err
 		}
 		u = User{ID: NewID(), Email: e.Email, EmailVerified: true, Created: s.now()}
 	default:
-		return User{}, err
+		return User{}, false, err
 	}
 	u.Issuer, u.Subject = e.Issuer, e.Subject
 	if u.Name == "" {
@@ -211,9 +216,9 @@ func (s *Service) linkExternal(w Writer, e ExternalUser) (User, error) {
 		}
 	}
 	if err := w.PutUser(u); err != nil {
-		return User{}, err
+		return User{}, false, err
 	}
-	return u, s.note(w, "", u.ID, "user.link", u.ID, "issuer", e.Issuer)
+	return u, ended, s.note(w, "", u.ID, "user.link", u.ID, "issuer", e.Issuer)
 }
 
 func (s *Service) maySignUp(r Reader, email string) error {

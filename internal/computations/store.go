@@ -53,6 +53,16 @@ type ComputationFilter struct {
 	Archived bool
 }
 
+// AssetFilter selects assets of a workspace.
+type AssetFilter struct {
+	Workspace ID
+	// Kind and Owner set: only those of this kind, or of this user.
+	Kind  AssetKind
+	Owner ID
+	// Retired: those that are, and not those in use.
+	Retired bool
+}
+
 // EntryFilter selects entries of a run.
 type EntryFilter struct {
 	// After a position, oldest first; with Backward before it (zero: from the end),
@@ -119,7 +129,7 @@ type Reader interface {
 	KeyByFingerprint(fingerprint string) (Key, error)
 	KeysOf(user ID) ([]Key, error)
 	Asset(ID) (Asset, error)
-	Assets(workspace ID, kind AssetKind, retired bool, p Page) ([]Asset, error)
+	Assets(AssetFilter, Page) ([]Asset, error)
 
 	Computation(ID) (Computation, error)
 	ComputationByDigest(workspace ID, digest [32]byte) (Computation, error)

@@ -18,6 +18,16 @@ type Todo struct {
 	Command string
 }
 
+// Texts of the steps to a first key, wherever they are told.
+const (
+	// InstallText: what checks everything for its user had better not come from
+	// those whom it checks.
+	InstallText = "Install the command-line program, cocos-cli, on your own machine, if it isn't there: docs/install.md at " +
+		"https://github.com/ultravioletrs/cocos has the ways. It checks all the others for you, so take it from nobody whom you don't trust."
+	// TokenText is for accounts without a password.
+	TokenText = "Sign in with it. Your account has no password: make an access token in Settings, start the command, paste the token, and press Enter and Ctrl-D."
+)
+
 // steps collects what one user does next.
 type steps struct {
 	v    *View
@@ -36,17 +46,18 @@ func (t *steps) has(p Part) bool { return slices.Contains(t.v.Mine, p) }
 
 func (t *steps) may(a Action) bool { return slices.Contains(t.v.Allowed, a) }
 
-// todo is what the asker does next.
+// todo is what the asker does next; it also notes what the asker's key is called.
 func (s *Service) todo(r Reader, v *View, x *access) ([]Todo, error) {
-	if !v.Archived.IsZero() {
-		return nil, nil
-	}
 	t := &steps{v: v, me: v.me(x.user.ID), assets: map[ID]string{}}
 	var err error
 	if t.keys, err = r.KeysOf(x.user.ID); err != nil {
 		return nil, err
 	}
 	t.keys = slices.DeleteFunc(t.keys, func(k Key) bool { return !k.Revoked.IsZero() })
+	v.KeyFile = t.keyFile()
+	if !v.Archived.IsZero() {
+		return nil, nil
+	}
 	if err := t.named(r, x.user.ID); err != nil {
 		return nil, err
 	}
@@ -61,7 +72,9 @@ func (s *Service) todo(r Reader, v *View, x *access) ([]Todo, error) {
 	case v.Stage == StageApprovals:
 		t.approve()
 	case v.active() != nil:
-		t.take(v.active())
+		if err := t.take(r, v.active()); err != nil {
+			return nil, err
+		}
 	default:
 		if len(v.Runs) > 0 {
 			t.look(&v.Runs[0])
@@ -98,8 +111,13 @@ func (s *Service) bring(r Reader, t *steps, x *access) error {
 	chosen := t.v.Draft.Keys[x.user.ID]
 	switch {
 	case len(t.keys) == 0:
-		prefix := keyPrefix(x.user.Email)
-		t.add(ComputationSupply, "Sign in with the command-line program on your own machine.", s.login)
+		prefix := KeyPrefix(x.user.Email)
+		t.add(ComputationSupply, InstallText, "")
+		if x.user.PasswordHash != "" {
+			t.add(ComputationSupply, "Sign in with it.", s.LoginCommand(true))
+		} else {
+			t.add(ComputationSupply, TokenText, s.LoginCommand(false))
+		}
 		t.add(ComputationSupply, "Make a key pair. The private half stays on your machine: nobody can replace it, so keep it safe.", CommandLine("keys", "--out", prefix))
 		t.add(ComputationSupply, "Register the public half here. The command proves that you have the private one, and sends only the public one.", CommandLine("keys", "register", prefix+".pem"))
 	case t.me != nil && t.me.Key == nil && slices.Contains(t.v.Draft.users(), x.user.ID), chosen == "" && len(t.keys) > 1:
@@ -130,11 +148,10 @@ func (s *Service) bring(r Reader, t *steps, x *access) error {
 
 // describe is for a slot that has no asset yet.
 func (t *steps) describe(r Reader, x *access, kind AssetKind, slot, what, file string) error {
-	some, err := r.Assets(x.workspace.ID, kind, false, Page{}.bounded())
+	own, err := r.Assets(AssetFilter{Workspace: x.workspace.ID, Kind: kind, Owner: x.user.ID}, Page{}.bounded())
 	if err != nil {
 		return err
 	}
-	own := slices.DeleteFunc(some, func(a Asset) bool { return a.Owner != x.user.ID })
 	asset := file // what describing it calls it
 	if len(own) == 0 {
 		t.add(ComputationSupply, "Describe "+what+": the command computes size and digest, and sends these. The file itself stays with you.",
@@ -178,9 +195,6 @@ func (t *steps) complete(x *access) {
 	t.add(ComputationEdit, text, "")
 }
 
-// manifestFile is what the commands call the manifest on a participant's machine.
-const manifestFile = "manifest.json"
-
 // approve is what parties do with a manifest.
 func (t *steps) approve() {
 	var waits []string
@@ -195,7 +209,7 @@ func (t *steps) approve() {
 	}
 	t.fetchManifest(ComputationApprove)
 	t.add(ComputationApprove, "Read what it says, on your own machine: who brings what, who gets the result, and how it is protected.",
-		CommandLine("manifest", "show", manifestFile, "--key", t.keyFile()))
+		CommandLine("manifest", "show", t.v.ManifestFile(), "--key", t.v.KeyFile))
 	var others []string
 	for _, p := range t.v.Parties {
 		if p.Key != nil && p.User != t.me.User {
@@ -203,25 +217,20 @@ func (t *steps) approve() {
 		}
 	}
 	if len(others) > 0 {
+		// No more than an example: the fingerprint comes from a person, or is worth nothing.
+		example := CommandLine("contacts", "add", others[0]) + " --fingerprint sha256:…"
+		if len(others) > 1 {
+			example += ", and likewise for the others"
+		}
 		t.add(ComputationApprove, "Ask "+strings.Join(others, ", ")+" for the fingerprint of their key over another channel, such as the telephone, "+
-			"and note it with: cocos-cli contacts add. Take none from this page: a service that lies would show you keys of its own.", "")
+			"and note it as it is read to you: "+example+". Take none from this page: a service that lies would show you keys of its own.", "")
 	}
 	t.add(ComputationApprove, "Approve it. Your key signs the digest of the manifest that the command shows you, on your machine.",
-		CommandLine("computations", "approve", string(t.v.ID), "--key", t.keyFile()))
+		CommandLine("computations", "approve", string(t.v.ID), "--key", t.v.KeyFile))
 }
 
 func (t *steps) fetchManifest(a Action) {
-	t.add(a, "Get the manifest onto your machine.", CommandLine("computations", "manifest", string(t.v.ID), "--out", manifestFile))
-}
-
-// keyFile is what the asker's key is called on their machine, most likely.
-func (t *steps) keyFile() string {
-	for _, k := range t.keys {
-		if t.me != nil && t.me.Key != nil && k.Public.Equal(*t.me.Key) {
-			return fileWord(strings.TrimSuffix(strings.TrimSuffix(k.Name, ".pem"), ".pub") + ".pem")
-		}
-	}
-	return "cocos.pem"
+	t.add(a, "Get the manifest onto your machine.", CommandLine("computations", "manifest", string(t.v.ID), "--out", t.v.ManifestFile()))
 }
 
 // start is what happens between runs.
@@ -249,11 +258,11 @@ func (t *steps) look(run *Run) {
 	if !t.has(PartConsumer) || !t.v.Frozen.AttestedTLS {
 		return
 	}
-	out := runFolder(run)
+	out, receipt := run.ResultFolder(), run.ReceiptFile()
 	t.add(ReceiptShow, "Verify the receipt by your own policy. It was kept beside the result.",
-		CommandLine("receipt", "verify", out+".receipt.json", "--policy", policyFile, "--manifest", manifestFile, "--result", out))
+		CommandLine("receipt", "verify", receipt, "--policy", PolicyFile, "--manifest", t.v.ManifestFile(), "--result", out))
 	t.add(ReceiptSubmit, "Hand in the receipt, if the other consumers shall find it here. The service keeps it, and can't vouch for it.",
-		CommandLine("computations", "receipt", "submit", string(run.ID), out+".receipt.json"))
+		CommandLine("computations", "receipt", "submit", string(run.ID), receipt))
 }
 
 func orUnknown(reason string) string {
@@ -262,5 +271,3 @@ func orUnknown(reason string) string {
 	}
 	return reason
 }
-
-func runFolder(run *Run) string { return fmt.Sprintf("run-%d", run.Number) }

@@ -10,6 +10,7 @@ import (
 	c "github.com/ultravioletrs/cocos/internal/computations"
 	"github.com/ultravioletrs/cocos/internal/store"
 	"github.com/ultravioletrs/cocos/internal/store/storetest"
+	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -25,7 +26,7 @@ var fingerprints = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
 func (j *journal) stage(title string, who ...*person) {
 	j.t.Helper()
 	fmt.Fprintf(&j.b, "# %s\n", title)
-	names := strings.NewReplacer(append([]string{string(j.id), "COMPUTATION", string(j.ws.ID), "WORKSPACE"}, j.names...)...)
+	names := strings.NewReplacer(append([]string{string(j.id), "COMPUTATION", j.id.Short(), "SHORT", string(j.ws.ID), "WORKSPACE"}, j.names...)...)
 	for _, p := range who {
 		v := j.view(p)
 		if len(v.Todo) == 0 {
@@ -105,8 +106,23 @@ func journey(t *testing.T, fresh func(testing.TB) store.Config) {
 		r.AgentKey = "sha256:" + strings.Repeat("ab", 32)
 	})
 	j.stage("The agent waits for inputs", j.alice, j.bob, j.carol, j.dave, erin)
+	events := 0
+	says := func(kind string, attributes map[string]string) {
+		events++
+		j.ok(j.store.Update(j.ctx, func(w c.Writer) error {
+			_, err := w.Append([]c.Entry{{Run: run.ID, Type: c.EntryEvent, Source: "agent", Sequence: int64(events), Time: j.clock.Now(), Level: "info", Kind: kind, Attributes: attributes}})
+			return err
+		}))
+	}
+	says(vm.EventInput, map[string]string{"kind": "algorithm"})
+	says(vm.EventInput, map[string]string{"kind": "dataset", "name": "iris.csv"})
+	j.stage("The algorithm and bob's data have arrived", j.bob, j.dave, erin)
 	j.put(run.ID, func(r *c.Run) { r.AgentState = "ResultReady" })
 	j.stage("The result is there", j.bob, j.carol)
+	says(vm.EventReleased, map[string]string{"consumer": j.bob.key.Public().Fingerprint()})
+	j.stage("Another has the result", j.carol)
+	says(vm.EventReleased, map[string]string{"consumer": j.carol.key.Public().Fingerprint()})
+	j.stage("Carol has it", j.carol)
 	j.put(run.ID, func(r *c.Run) { r.State, r.Ended = c.RunFinished, j.clock.Now() })
 	j.names = append(j.names, string(run.ID), "RUN")
 	j.stage("The run has ended", j.alice, j.carol)
@@ -122,6 +138,29 @@ func journey(t *testing.T, fresh func(testing.TB) store.Config) {
 	j.ok(err)
 	if string(want) != j.b.String() {
 		t.Errorf("what people are told has changed; got\n%s", j.b.String())
+	}
+}
+
+// Who signs in elsewhere has no password that a command could ask for.
+func TestTodoWithoutPassword(t *testing.T) {
+	p := newPlay(t)
+	p.ok(p.SetSetting(p.ctx, p.op.Identity, "sign-up", "oidc"))
+	session, _, err := p.SignInExternal(p.ctx, c.ExternalUser{Issuer: "https://id.example.org", Subject: "1", Email: "erin@example.org", EmailVerified: true, Name: "Erin"}, "test")
+	erin := p.signedIn(session, err)
+	p.join(p.ws, p.alice, erin, c.RoleMember)
+	p.ok(p.SetParts(p.ctx, p.alice.Identity, p.id, erin.User, []c.Part{c.PartConsumer}))
+	if erin.Password || !p.bob.Password {
+		t.Errorf("Erin has a password: %v; Bob has one: %v", erin.Password, p.bob.Password)
+	}
+	var got []string
+	for _, todo := range p.view(erin).Todo {
+		soundCommand(t, todo)
+		got = append(got, todo.Text+"$"+todo.Command)
+	}
+	for _, want := range []string{"make an access token in Settings", "$cocos-cli login " + serviceName + " --token-file -"} {
+		if !strings.Contains(strings.Join(got, "\n"), want) {
+			t.Errorf("lacks %q:\n%s", want, strings.Join(got, "\n"))
+		}
 	}
 }
 
@@ -150,8 +189,8 @@ func TestTodoWithoutAttestation(t *testing.T) {
 	got := commands(func(*c.Run) {})
 	for _, want := range []string{
 		"This computation is not attested: nothing but the host's word says who answers",
-		"$cocos-cli computations manifest " + string(p.id) + " --out manifest.json",
-		"$cocos-cli data iris.csv --name iris.csv --agent 192.0.2.1:6100 --agent-key " + key + " --key bob.pem --manifest manifest.json",
+		"$cocos-cli computations manifest " + string(p.id) + " --out manifest-" + p.id.Short() + ".json",
+		"$cocos-cli data iris.csv --name iris.csv --agent 192.0.2.1:6100 --agent-key " + key + " --key bob.pem --manifest manifest-" + p.id.Short() + ".json",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("lacks %q:\n%s", want, got)
@@ -188,7 +227,7 @@ func TestTodoQuotesNames(t *testing.T) {
 	p.ready()
 	run := p.run()
 	p.put(run.ID, func(r *c.Run) { r.State, r.AgentAddress = c.RunRunning, "192.0.2.1:6100" })
-	want := `cocos-cli data './-it'\''s; rm -rf ~ ` + "`id`" + ` $(id) "x" --skip-check' --name iris.csv --agent 192.0.2.1:6100 --key bob.pem --manifest manifest.json --policy policy.json`
+	want := `cocos-cli data './-it'\''s; rm -rf ~ ` + "`id`" + ` $(id) "x" --skip-check' --name iris.csv --agent 192.0.2.1:6100 --key bob.pem --manifest manifest-` + p.id.Short() + `.json --policy policy.json`
 	for _, todo := range p.view(p.bob).Todo {
 		if todo.Command == want {
 			return

@@ -5,25 +5,28 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
-// policyFile is what the commands call a participant's policy.
-const policyFile = "policy.json"
-
 // take is what parties do with a run that hasn't ended.
-func (t *steps) take(run *Run) {
+func (t *steps) take(r Reader, run *Run) error {
 	var send []Todo
 	if flags, reachable := run.AgentFlags(t.v.Frozen.AttestedTLS); reachable && run.State == RunRunning {
-		flags = append(flags, "--key", t.keyFile(), "--manifest", manifestFile)
+		flags = append(flags, "--key", t.v.KeyFile, "--manifest", t.v.ManifestFile())
 		if t.v.Frozen.AttestedTLS {
-			flags = append(flags, "--policy", policyFile)
+			flags = append(flags, "--policy", PolicyFile)
 		}
-		send = t.exchange(run, flags)
+		there, err := arrivals(r, run.ID)
+		if err != nil {
+			return err
+		}
+		send = t.exchange(run, flags, there)
 	}
 	if len(send) == 0 {
 		t.add(RunShow, fmt.Sprintf("Run %d is %s%s, and needs nothing of you now. Watch it here, or in a terminal.", run.Number, run.State, because(run.Reason)),
 			CommandLine("computations", "watch", string(t.v.ID)))
-		return
+		return nil
 	}
 	if !t.me.MustApprove {
 		t.fetchManifest(RunShow)
@@ -37,16 +40,42 @@ func (t *steps) take(run *Run) {
 		t.add(RunShow, "SIMULATED: the host says that its TEE is the simulated one, which protects nothing. Only your own policy can accept that.", "")
 	}
 	t.all = append(t.all, send...)
+	return nil
+}
+
+// arrivals are what the agent said that arrived: "algorithm", "dataset NAME", and
+// "result FINGERPRINT" at the consumer with this key.
+func arrivals(r Reader, run ID) (map[string]bool, error) {
+	there := map[string]bool{}
+	for _, kind := range []string{vm.EventInput, vm.EventReleased} {
+		said, err := r.Entries(run, EntryFilter{Types: []EntryType{EntryEvent}, Sources: []string{"agent"}, Kind: kind})
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range said {
+			switch {
+			case kind == vm.EventReleased:
+				there["result "+e.Attributes["consumer"]] = true
+			case e.Attributes["kind"] == "algorithm":
+				there["algorithm"] = true
+			default:
+				there["dataset "+e.Attributes["name"]] = true
+			}
+		}
+	}
+	return there, nil
 }
 
 // policy is for those who will talk to an agent that shows evidence.
 func (t *steps) policy() {
-	t.add(RunShow, "Have your own policy at hand: which TEE and which software you accept, made from an image that you chose to trust "+
-		"(cocos-cli policy init), and from nothing that this page says. Look at what it accepts.", CommandLine("policy", "check", policyFile))
+	t.add(RunShow, "Have your own policy at hand, as "+PolicyFile+": which TEE and which software you accept. If you have none, make it from an image that you chose to trust: "+
+		"cocos-cli policy init --tee "+string(t.v.Frozen.TEE)+" --image FOLDER > "+PolicyFile+". The command asks by name for what else it has to know, such as how many CPUs the VM has; "+
+		"take none of that from this page. Look at what the policy accepts.", CommandLine("policy", "check", PolicyFile))
 }
 
-// exchange is what the asker sends to the agent or gets from it.
-func (t *steps) exchange(run *Run, flags []string) []Todo {
+// exchange is what the asker sends to the agent or gets from it, but for what is
+// there already.
+func (t *steps) exchange(run *Run, flags []string, there map[string]bool) []Todo {
 	if t.me == nil {
 		return nil
 	}
@@ -56,19 +85,19 @@ func (t *steps) exchange(run *Run, flags []string) []Todo {
 	}
 	d := &t.v.Draft
 	if run.AgentState == "" || run.AgentState == "AwaitingInputs" {
-		if d.Algorithm.Provider == t.me.User {
+		if d.Algorithm.Provider == t.me.User && !there["algorithm"] {
 			add("Send the algorithm, straight to the VM and not through this service. Its digest is compared before anything leaves.",
 				"algo", t.file(d.Algorithm.Asset, "algorithm.py"))
 		}
 		for _, slot := range d.Datasets {
-			if slot.Provider == t.me.User {
+			if slot.Provider == t.me.User && !there["dataset "+slot.Name] {
 				add("Send the dataset "+slot.Name+", straight to the VM and not through this service. Its digest is compared before anything leaves.",
 					"data", t.file(slot.Asset, slot.Name), "--name", slot.Name)
 			}
 		}
 	}
-	if slices.Contains(d.Consumers, t.me.User) {
-		out := runFolder(run)
+	if slices.Contains(d.Consumers, t.me.User) && (t.me.Key == nil || !there["result "+t.me.Key.Fingerprint()]) {
+		out := run.ResultFolder()
 		add("Fetch the result when there is one. It is verified before it is unpacked, into the folder "+out+".",
 			"result", "--wait", "--out", out)
 	}
@@ -80,14 +109,6 @@ func because(reason string) string {
 		return ""
 	}
 	return " (" + reason + ")"
-}
-
-// file is what an asset's file is called on its owner's machine, most likely.
-func (t *steps) file(asset ID, otherwise string) string {
-	if name := t.assets[asset]; name != "" {
-		return fileWord(name)
-	}
-	return otherwise
 }
 
 // AgentFlags are those by which a command finds a run's agent; attested: its
@@ -121,28 +142,4 @@ func CommandLine(words ...string) string {
 		line += " " + w
 	}
 	return line
-}
-
-// fileWord is a file's name that is never taken for a flag.
-func fileWord(name string) string {
-	if strings.HasPrefix(name, "-") {
-		return "./" + name
-	}
-	return name
-}
-
-// keyPrefix is a file name made of an address.
-func keyPrefix(email string) string {
-	local, _, _ := strings.Cut(email, "@")
-	safe := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.', r == '-', r == '_':
-			return r
-		}
-		return '-'
-	}, local)
-	if safe = strings.Trim(safe, ".-"); safe == "" {
-		safe = "cocos"
-	}
-	return safe
 }

@@ -30,6 +30,9 @@ type View struct {
 	Invitations []Invitation
 	// Todo is what the asker does next.
 	Todo []Todo
+	// KeyFile is what the asker's key in this computation is called on the asker's
+	// machine, most likely; empty: the asker has no key in it.
+	KeyFile string
 }
 
 // viewRuns is how many runs a View has.

@@ -83,13 +83,16 @@ func finishExternal(q *call) error {
 		if kindOf(err) == "" {
 			// Whatever it was, it was said by somebody else: for the log, not for the page.
 			q.c.Log.WarnContext(q.r.Context(), "a sign-in elsewhere failed", "error", err)
-			err = &computations.Error{Kind: computations.Invalid, Message: q.c.External.Label + " did not sign you in", Hint: "begin anew"}
+			err = &computations.Error{Kind: computations.Invalid, Message: "You were not signed in by " + q.c.External.Label, Hint: "begin anew; if it happens again, ask the operator of this service, whose log says why"}
 		}
 		return shownRefusal(err)
 	}
-	session, err := q.c.Service.SignInExternal(q.r.Context(), user, client(q.r))
+	session, ended, err := q.c.Service.SignInExternal(q.r.Context(), user, client(q.r))
 	if err != nil {
 		return shownRefusal(err)
+	}
+	if ended {
+		return q.begin(session, "/?done=linked")
 	}
 	return q.begin(session, "/")
 }
@@ -107,8 +110,8 @@ func shownRefusal(err error) error {
 // linkPage is the page of a sign-in link.
 type linkPage struct {
 	User computations.User
-	// First: the account has no name yet, or is the service's first.
-	First, Bootstrap bool
+	// Bootstrap: the account is the service's first.
+	Bootstrap bool
 }
 
 func (q *call) linkView(form *form) (view, error) {
@@ -116,7 +119,7 @@ func (q *call) linkView(form *form) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	p := linkPage{User: u, First: u.Name == "", Bootstrap: strings.HasSuffix(u.Email, "@localhost")}
+	p := linkPage{User: u, Bootstrap: strings.HasSuffix(u.Email, "@localhost")}
 	title := "Choose a password"
 	if p.Bootstrap {
 		title = "Welcome to Cocos"

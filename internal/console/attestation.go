@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,11 +42,12 @@ func (q *call) attestationOf(v *computations.View, run *computations.Run) (*atte
 	if len(ready) == 0 || v.Frozen == nil {
 		return nil, nil
 	}
-	return readyClaims(v.Frozen, run, ready[0].Attributes), nil
+	return readyClaims(v, run, ready[0].Attributes), nil
 }
 
 // readyClaims says in words what the agent's event tells.
-func readyClaims(f *manifest.Frozen, run *computations.Run, said map[string]string) *attestation {
+func readyClaims(v *computations.View, run *computations.Run, said map[string]string) *attestation {
+	f := v.Frozen
 	a := &attestation{Simulated: run.Simulated || said["simulated"] == "true", Attested: said["attested"] == "true"}
 	tee := manifest.TEE(said["tee"])
 	switch {
@@ -81,21 +83,21 @@ func readyClaims(f *manifest.Frozen, run *computations.Run, said map[string]stri
 	if i := said["instance"]; i != "" {
 		a.Claims = append(a.Claims, claim{Text: "This VM's own key, made at its start, has this fingerprint. Your client remembers it and warns you of a second VM.", Detail: i, Verdict: "said"})
 	}
-	a.Command = checkCommand(f, run)
+	a.Command = checkCommand(v, run)
 	return a
 }
 
 // checkCommand appraises the VM on the reader's own machine; empty: there is none
 // to connect to, or its host tells no address and key that could be one.
-func checkCommand(f *manifest.Frozen, run *computations.Run) string {
-	agent, ok := run.AgentFlags(f.AttestedTLS)
+func checkCommand(v *computations.View, run *computations.Run) string {
+	agent, ok := run.AgentFlags(v.Frozen.AttestedTLS)
 	if !ok || run.State.Ended() {
 		return ""
 	}
 	words := append([]string{"state"}, agent...)
-	words = append(words, "--manifest", "manifest.json", "--key", "YOUR-KEY.pem")
-	if f.AttestedTLS {
-		words = append(words, "--policy", "YOUR-POLICY.json")
+	words = append(words, "--manifest", v.ManifestFile(), "--key", cmp.Or(v.KeyFile, "YOUR-KEY.pem"))
+	if v.Frozen.AttestedTLS {
+		words = append(words, "--policy", computations.PolicyFile)
 	}
 	return computations.CommandLine(words...)
 }
@@ -120,7 +122,8 @@ func (q *call) receiptOf(v *computations.View, run *computations.Run) (*receiptP
 	} else if err != nil {
 		return nil, err
 	}
-	p := &receiptPage{Receipt: r, Command: "cocos-cli receipt verify receipt.json --manifest manifest.json --policy YOUR-POLICY.json --result RESULT-FOLDER"}
+	p := &receiptPage{Receipt: r, Command: computations.CommandLine("receipt", "verify", run.ReceiptFile(),
+		"--manifest", v.ManifestFile(), "--policy", computations.PolicyFile, "--result", run.ResultFolder())}
 	parsed, err := receipt.Parse(r.Raw)
 	if err != nil {
 		p.Unreadable = sentence(err.Error())

@@ -37,6 +37,16 @@ func (p *computationPage) Simulated() bool {
 	return p.Draft.TEE == manifest.TEESim || p.LastRun != nil && p.LastRun.Simulated
 }
 
+// ShowCommand reads the manifest on the reader's own machine, with the reader's key
+// marked in it.
+func (p *computationPage) ShowCommand() string {
+	words := []string{"manifest", "show", p.ManifestFile()}
+	if p.KeyFile != "" {
+		words = append(words, "--key", p.KeyFile)
+	}
+	return computations.CommandLine(words...)
+}
+
 // step of a computation's way. Where is "done", "now" or "later".
 type step struct{ ID, Text, Where string }
 
@@ -205,18 +215,18 @@ func (q *call) supplyOf(v *computations.View) (*supplyPage, error) {
 		}
 	}
 	p.NoKey = len(p.KeyChoices) == 0
-	assets, err := q.c.Service.Assets(q.r.Context(), q.who, v.Workspace, "", false, computations.Page{})
-	if err != nil {
-		return nil, err
+	own := map[computations.AssetKind][]choice{}
+	for _, kind := range []computations.AssetKind{computations.AssetAlgorithm, computations.AssetDataset} {
+		assets, err := q.c.Service.Assets(q.r.Context(), q.who, computations.AssetFilter{Workspace: v.Workspace, Kind: kind, Owner: q.who.User}, computations.Page{})
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range assets {
+			own[kind] = append(own[kind], choice{Value: string(a.ID), Text: a.Name + ", " + size(a.Size)})
+		}
 	}
 	slot := func(label, slot string, kind computations.AssetKind, asset computations.ID) {
-		s := supplySlot{Label: label, Slot: slot, Kind: string(kind), asset: string(asset)}
-		for _, a := range assets {
-			if a.Kind == kind && a.Owner == q.who.User {
-				s.Assets = append(s.Assets, choice{Value: string(a.ID), Text: a.Name + ", " + size(a.Size)})
-			}
-		}
-		p.Slots = append(p.Slots, s)
+		p.Slots = append(p.Slots, supplySlot{Label: label, Slot: slot, Kind: string(kind), Assets: own[kind], asset: string(asset)})
 	}
 	mine := func(by computations.ID, part computations.Part) bool {
 		return by == q.who.User || by == "" && has(v.Mine, part)

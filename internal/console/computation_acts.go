@@ -42,7 +42,7 @@ func (q *call) peopleView() (view, error) {
 	}
 	p := peoplePage{View: c}
 	for _, m := range members {
-		one := person{Member: m, Form: newForm(nil)}
+		one := person{Member: m, Form: newForm(nil).in(string(m.User))}
 		if i := slices.IndexFunc(c.Parties, func(x computations.Party) bool { return x.User == m.User }); i >= 0 {
 			one.Parts = c.Parties[i].Parts
 		}
@@ -264,7 +264,7 @@ func downloadManifest(q *call) error {
 	if c.Frozen == nil {
 		return &computations.Error{Kind: computations.Conflict, Message: "there is no manifest yet", Hint: "it comes when the draft is frozen"}
 	}
-	return q.download("manifest.json", c.Frozen.Raw)
+	return q.download(c.ManifestFile(), c.Frozen.Raw)
 }
 
 func exportComputation(q *call) error {
@@ -272,7 +272,7 @@ func exportComputation(q *call) error {
 	if err != nil {
 		return err
 	}
-	return q.download("computation-"+shortID(q.id("computation"))+".json", b)
+	return q.download("computation-"+q.id("computation").Short()+".json", b)
 }
 
 func askArchive(q *call) error {

@@ -258,22 +258,20 @@ func (q *call) draftView(in *place, id computations.ID, f *form) (view, error) {
 		}
 		p.People = append(p.People, choice{Value: string(m.User), Text: text, Hint: m.Email})
 	}
-	assets, err := q.c.Service.Assets(ctx, q.who, in.ID, "", false, computations.Page{})
-	if err != nil {
+	providers := []string{f.values.Get("algorithm/provider")}
+	for i := range rowsOf(f.values) {
+		p.Rows = append(p.Rows, i)
+		providers = append(providers, f.values.Get(fmt.Sprintf("datasets/%d/provider", i)))
+	}
+	if p.Algorithms, err = q.assetChoices(in, computations.AssetAlgorithm, providers[:1]); err != nil {
 		return view{}, err
 	}
-	for _, a := range assets {
-		c := choice{Value: string(a.ID), Text: a.Name + " (" + a.Email + ")"}
-		if a.Kind == computations.AssetAlgorithm {
-			p.Algorithms = append(p.Algorithms, c)
-		} else {
-			p.Datasets = append(p.Datasets, c)
-		}
+	if p.Datasets, err = q.assetChoices(in, computations.AssetDataset, providers[1:]); err != nil {
+		return view{}, err
 	}
 	// What a draft has already stays a choice, retired or not.
 	p.Algorithms = q.keepChoice(p.Algorithms, f.values.Get("algorithm/asset"))
-	for i := range rowsOf(f.values) {
-		p.Rows = append(p.Rows, i)
+	for i := range p.Rows {
 		p.Datasets = q.keepChoice(p.Datasets, f.values.Get(fmt.Sprintf("datasets/%d/asset", i)))
 	}
 	v := view{Title: "New computation", Section: "computations", In: in, Form: f, Data: p, Above: above(in, nil)}
@@ -282,6 +280,30 @@ func (q *call) draftView(in *place, id computations.ID, f *form) (view, error) {
 		v.Above = append(v.Above, link{f.values.Get("name"), "/c/" + string(id)})
 	}
 	return v, nil
+}
+
+// assetChoices are the newest of the workspace, of the asker, and of those who are
+// named to bring one: an asset comes from its owner alone.
+func (q *call) assetChoices(in *place, kind computations.AssetKind, providers []string) (all []choice, err error) {
+	seen := map[computations.ID]bool{}
+	asked := map[string]bool{}
+	for _, owner := range append([]string{"", string(q.who.User)}, providers...) {
+		if asked[owner] {
+			continue
+		}
+		asked[owner] = true
+		some, err := q.c.Service.Assets(q.r.Context(), q.who, computations.AssetFilter{Workspace: in.ID, Kind: kind, Owner: computations.ID(owner)}, computations.Page{})
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range some {
+			if !seen[a.ID] {
+				seen[a.ID] = true
+				all = append(all, choice{Value: string(a.ID), Text: a.Name + " (" + a.Email + ")"})
+			}
+		}
+	}
+	return all, nil
 }
 
 // keepChoice adds an asset that lists don't have: a retired one, or one of many.

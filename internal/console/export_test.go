@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
-	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // Patterns lists every route with whether it stands open to anybody.
@@ -39,12 +38,12 @@ func Differs(claims []claim) string {
 }
 
 // ReadyClaims and the others are for their tables.
-func ReadyClaims(f *manifest.Frozen, run *computations.Run, said map[string]string) []claim {
-	return readyClaims(f, run, said).Claims
+func ReadyClaims(v *computations.View, run *computations.Run, said map[string]string) []claim {
+	return readyClaims(v, run, said).Claims
 }
 
 // CheckCommand appraises a run's VM.
-func CheckCommand(f *manifest.Frozen, run *computations.Run) string { return checkCommand(f, run) }
+func CheckCommand(v *computations.View, run *computations.Run) string { return checkCommand(v, run) }
 
 // EntryFilter is a query's.
 func EntryFilter(query url.Values) computations.EntryFilter {

@@ -173,6 +173,19 @@ func (w *world) put(f func(computations.Writer) error) {
 	w.check(w.db.Update(context.Background(), f))
 }
 
+// change changes somebody's account, past all rules.
+func (w *world) change(name string, f func(*computations.User)) {
+	w.t.Helper()
+	w.put(func(tx computations.Writer) error {
+		u, err := tx.User(w.users[name])
+		if err != nil {
+			return err
+		}
+		f(&u)
+		return tx.PutUser(u)
+	})
+}
+
 // secretOf makes a credential's secret out of a name.
 func secretOf(prefix, name string) string {
 	return (prefix + name + "-------------------------------------------")[:len(prefix)+43]
@@ -240,6 +253,9 @@ func (w *world) fill() {
 		w.things["host"] = h.ID
 		return tx.PutHost(h)
 	})
+	token, _, err := w.svc.CreateEnrolToken(ctx, w.who["olga"], "host-2", time.Hour)
+	w.check(err)
+	w.things["enrol token"] = token.ID
 	// One who had everything, and whose account was disabled.
 	w.put(func(tx computations.Writer) error {
 		u, err := tx.User(w.users["lost"])

@@ -11,6 +11,9 @@ import (
 // form is what a form holds: what is at fault is said beside the field of that
 // name, so that fields are named as the use cases name them.
 type form struct {
+	// within tells the ids of its controls from those of the page's other forms;
+	// empty: it is the only one that has such fields.
+	within string
 	values url.Values
 	// faults by field; "" for those of no field.
 	faults map[string][]*computations.Error
@@ -29,6 +32,12 @@ func newForm(values url.Values) *form {
 
 // posted is the form that was sent.
 func (q *call) posted() *form { return newForm(q.r.PostForm) }
+
+// in names the form among those of its page.
+func (f *form) in(name string) *form {
+	f.within = name
+	return f
+}
 
 // set gives a field its value.
 func (f *form) set(name, value string) *form {
@@ -93,7 +102,7 @@ func (f *form) Faults() []fault {
 	for _, field := range f.order {
 		id := ""
 		if _, known := f.labels[field]; known {
-			id = fieldID(field)
+			id = f.id(field)
 		}
 		for _, text := range f.says(field) {
 			all = append(all, fault{id, text})
@@ -119,8 +128,12 @@ func plainField(path string) string {
 	return strings.Join(out, ", ")
 }
 
-func fieldID(name string) string {
-	return "f-" + strings.NewReplacer("/", "-", "@", "-", ".", "-").Replace(strings.TrimPrefix(name, "/"))
+func (f *form) id(name string) string {
+	id := "f-"
+	if f.within != "" {
+		id += f.within + "-"
+	}
+	return id + strings.NewReplacer("/", "-", "@", "-", ".", "-").Replace(strings.TrimPrefix(name, "/"))
 }
 
 // control is one field on a page.
@@ -157,7 +170,7 @@ func (c control) Describes() string {
 // "required".
 func (f *form) Text(name, label string, options ...string) control {
 	f.labels[name] = label
-	c := control{ID: fieldID(name), Name: name, Label: label, Value: f.values.Get(name), Type: "text", Rows: "4", Faults: f.says(name)}
+	c := control{ID: f.id(name), Name: name, Label: label, Value: f.values.Get(name), Type: "text", Rows: "4", Faults: f.says(name)}
 	for _, o := range options {
 		key, value, _ := strings.Cut(o, "=")
 		switch key {

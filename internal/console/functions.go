@@ -32,7 +32,6 @@ func (c *Console) functions() template.FuncMap {
 		"count":        func(n int, one string) string { return count(n, one) },
 		"sentence":     sentence,
 		"action":       actionText,
-		"short":        shortID,
 		"expired":      func(t time.Time) bool { return !t.IsZero() && !c.Now().Before(t) },
 		"command":      func(words ...string) command { return command{Line: strings.Join(words, "")} },
 		"line":         line,
@@ -150,14 +149,6 @@ func grouped(v any) []string {
 	return append(all, text)
 }
 
-// shortID is enough of an id to tell it from its neighbours.
-func shortID(id computations.ID) string {
-	if len(id) > 8 {
-		return string(id[len(id)-8:])
-	}
-	return string(id)
-}
-
 func partsText(parts []computations.Part) string {
 	names := make([]string, len(parts))
 	for i, p := range parts {
@@ -226,7 +217,7 @@ func todoButton(id computations.ID, t computations.Todo) button {
 
 // Shell tells whether the line is one for a shell, and not a link or a secret.
 func (c command) Shell() bool {
-	return strings.HasPrefix(c.Line, "cocos-") || strings.HasPrefix(c.Line, "sudo ")
+	return strings.HasPrefix(c.Line, "cocos-") || strings.HasPrefix(c.Line, "printf ")
 }
 
 // Words are the line's, which break between lines only where they must.

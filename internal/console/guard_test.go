@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
 	"github.com/ultravioletrs/cocos/internal/console"
@@ -199,6 +200,16 @@ func (w *world) password(name, word string) {
 	}
 	_, err := w.svc.RedeemLink(w.t.Context(), secret, "", "", word, "a test")
 	w.check(err)
+}
+
+// signedIn is somebody who was signed out, anew.
+func (w *world) signedIn(name string) computations.Identity {
+	w.t.Helper()
+	secret := secretOf("cs_", name+"-again")
+	w.credential(name, computations.Session, secret, time.Hour)
+	who, err := w.svc.Authenticate(w.t.Context(), secret)
+	w.check(err)
+	return who
 }
 
 func (w *world) resetLink(name string) string {

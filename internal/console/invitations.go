@@ -128,6 +128,18 @@ func invitationsAt(in *place, inv *computations.Invitation) string {
 	return "/w/" + string(in.ID) + "/members"
 }
 
+func askResend(q *call) error {
+	in, inv, err := q.invitationOf()
+	if err != nil {
+		return err
+	}
+	back := invitationsAt(in, &inv)
+	return q.ask(view{Title: "Make a new link for " + inv.Email + "?", Section: "members", In: in, Above: []link{{"Invitations", back}}}, question{
+		Texts:  []string{"The link that was sent before stops working. You then send the new one yourself."},
+		Action: "Make the link", To: "/w/" + string(in.ID) + "/invitations/" + string(inv.ID) + "/resend", Back: back, Danger: true,
+	})
+}
+
 func resendInvitation(q *call) error {
 	_, inv, err := q.invitationOf()
 	if err != nil {

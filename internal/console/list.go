@@ -31,14 +31,14 @@ func older(query url.Values, before string) string {
 	return "?" + next.Encode()
 }
 
-// rows finds out how far computations of a workspace have come. Which of those
-// that never ran are ready, the list itself doesn't tell: it is asked for at once.
-func (q *call) rows(ctx context.Context, ws computations.ID, all []computations.Computation) ([]row, error) {
+// rows finds out how far the computations of a page have come. Which of those that
+// never ran are ready, the list itself doesn't tell: they are on the same page of the
+// list of those.
+func (q *call) rows(ctx context.Context, f computations.ComputationFilter, p computations.Page, all []computations.Computation) ([]row, error) {
 	ready := map[computations.ID]bool{}
 	if slices.ContainsFunc(all, func(c computations.Computation) bool { return c.Manifest != nil && c.LastRun == "" }) {
-		found, err := q.c.Service.Computations(ctx, q.who, computations.ComputationFilter{
-			Workspace: ws, States: []string{string(computations.StageReady)}, Archived: !all[0].Archived.IsZero(),
-		}, computations.Page{})
+		f.States, p.Limit = []string{string(computations.StageReady)}, len(all)
+		found, err := q.c.Service.Computations(ctx, q.who, f, p)
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +99,8 @@ func showComputations(q *call) error {
 	for _, s := range stateOrder {
 		p.States = append(p.States, choice{Value: s, Text: states[s].Text})
 	}
-	all, err := q.c.Service.Computations(q.r.Context(), q.who, f, computations.Page{Before: computations.ID(query.Get("before")), Limit: pageLength + 1})
+	page := computations.Page{Before: computations.ID(query.Get("before")), Limit: pageLength + 1}
+	all, err := q.c.Service.Computations(q.r.Context(), q.who, f, page)
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func showComputations(q *call) error {
 		all = all[:pageLength]
 		p.Older = older(query, string(all[pageLength-1].ID))
 	}
-	if p.Rows, err = q.rows(q.r.Context(), in.ID, all); err != nil {
+	if p.Rows, err = q.rows(q.r.Context(), f, page, all); err != nil {
 		return err
 	}
 	return q.page("computations", view{Title: "Computations", Section: "computations", In: in, Form: newForm(query), Data: p})

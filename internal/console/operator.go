@@ -102,6 +102,28 @@ func enrolHost(q *call) error {
 	return q.page("enrol", enrolView(newForm(nil), enrolPage{Token: &t, Command: q.c.EnrolCommand(secret)}))
 }
 
+func askWithdrawToken(q *call) error {
+	all, err := q.c.Service.EnrolTokens(q.r.Context(), q.who)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(t computations.EnrolToken) bool { return t.ID == q.id("token") })
+	if i < 0 {
+		return &computations.Error{Kind: computations.NotFound, Message: "there is no such enrolment token"}
+	}
+	return q.ask(view{Title: "Withdraw the token for “" + all[i].Name + "”?", Section: "hosts", Above: []link{{"Hosts", "/hosts"}}}, question{
+		Texts:  []string{"The command that was made with it lets no host in any more. You can make another."},
+		Action: "Withdraw the token", To: "/hosts/tokens/" + string(all[i].ID) + "/withdraw", Back: "/hosts", Danger: true,
+	})
+}
+
+func withdrawToken(q *call) error {
+	if err := q.c.Service.WithdrawEnrolToken(q.r.Context(), q.who, q.id("token")); err != nil {
+		return err
+	}
+	return q.done("/hosts", "token-ended")
+}
+
 // hostPage is one host.
 type hostPage struct {
 	hostLine
@@ -255,9 +277,13 @@ func askReset(q *call) error {
 	if err != nil {
 		return err
 	}
+	texts := []string{"At once the password of " + nameOf(&u) + " stops working, and all sessions, tokens and earlier links of the account end."}
+	if !u.EmailVerified {
+		texts = append(texts, "Nobody has vouched for this address yet. By making the link you do, and all keys of the account are revoked: anybody with an invitation's link could have registered them.")
+	}
 	return q.ask(view{Title: "Make a new link for " + u.Email + "?", Section: "users", Above: []link{{"Users", "/users"}}}, question{
-		Texts:  []string{"The link lets " + nameOf(&u) + " choose a new password, once. When it is used, all sessions and tokens of the account end.", "Give it to nobody else: whoever has it can take the account."},
-		Action: "Make the link", To: "/users/" + string(u.ID) + "/reset", Back: "/users",
+		Texts:  append(texts, "With the link a new password is chosen, once, within a week. Give it to nobody else: whoever has it can take the account."),
+		Action: "Make the link", To: "/users/" + string(u.ID) + "/reset", Back: "/users", Danger: true,
 	})
 }
 

@@ -13,8 +13,9 @@ import (
 type keysPage struct {
 	InUse, Revoked []computations.Key
 	// Prefix is what commands call the files of a new key; Login the command that
-	// signs in.
-	Prefix, Login string
+	// signs in. Install and Token are steps before it, the latter for those who have
+	// no password.
+	Prefix, Login, Install, Token string
 }
 
 func showKeys(q *call) error {
@@ -22,7 +23,7 @@ func showKeys(q *call) error {
 	if err != nil {
 		return err
 	}
-	p := keysPage{Prefix: keyPrefix(q.who.Email), Login: q.c.Service.LoginCommand()}
+	p := keysPage{Prefix: computations.KeyPrefix(q.who.Email), Login: q.c.Service.LoginCommand(q.who.Password), Install: computations.InstallText, Token: computations.TokenText}
 	for _, k := range all {
 		if k.Revoked.IsZero() {
 			p.InUse = append(p.InUse, k)
@@ -81,7 +82,7 @@ func showAssets(q *call) error {
 	if p.Kind != computations.AssetAlgorithm && p.Kind != computations.AssetDataset {
 		p.Kind = ""
 	}
-	p.Assets, err = q.c.Service.Assets(q.r.Context(), q.who, in.ID, p.Kind, p.Retired,
+	p.Assets, err = q.c.Service.Assets(q.r.Context(), q.who, computations.AssetFilter{Workspace: in.ID, Kind: p.Kind, Retired: p.Retired},
 		computations.Page{Before: computations.ID(query.Get("before")), Limit: pageLength + 1})
 	if err != nil {
 		return err
@@ -222,16 +223,4 @@ func retireAsset(q *call) error {
 		return err
 	}
 	return q.done("/a/"+string(q.id("asset")), "retired")
-}
-
-// keyPrefix is what a person's first key is called on their machine: the name
-// before the address's @, as far as a shell takes it as it is.
-func keyPrefix(email string) string {
-	local, _, _ := strings.Cut(email, "@")
-	if local == "" || strings.ContainsFunc(local, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
-	}) || strings.HasPrefix(local, "-") {
-		return "my-key"
-	}
-	return local
 }

@@ -113,6 +113,7 @@ func formIn(t *testing.T, page, class string) url.Values {
 
 func TestFaultsStandBesideTheirFields(t *testing.T) {
 	w := newWorld(t)
+	w.change("stan", func(u *computations.User) { u.PasswordHash = "of another password" })
 	for name, tc := range map[string]struct {
 		who, path string
 		form      url.Values
@@ -129,7 +130,7 @@ func TestFaultsStandBesideTheirFields(t *testing.T) {
 		"an address":                    {"ada", "/w/{workspace}/invitations/new", form("email", "nobody", "role", "member"), "email", "Email address is not an email address"},
 		"a host's name":                 {"olga", "/hosts/enrol", form("name", "A B", "ttl", "1h"), "name", "Name of the host is"},
 		"two passwords":                 {"stan", "/settings/password", form("old", "x", "new", "correct horse battery", "again", "another"), "again", "is another password than the first"},
-		"a token's life":                {"stan", "/settings/tokens", form("name", "x", "days", "4000"), "days", "must be a whole number from 1 to 366"},
+		"a token's life":                {"stan", "/settings/tokens", form("name", "x", "days", "4000"), "token-days", "must be a whole number from 1 to 366"},
 		"a new user's address":          {"olga", "/users/new", form("email", ""), "email", "Email address is missing"},
 		"an approval that is none":      {"rita", "/c/{frozen}/approve", form("approval_text", "{}"), "approval", "is not what cocos-cli manifest approve prints"},
 		"an approval by somebody else":  {"dora", "/c/{frozen}/approve", form("approval_text", jsonText(w, w.approval)), "", ""},
@@ -152,6 +153,25 @@ func TestFaultsStandBesideTheirFields(t *testing.T) {
 			if !strings.Contains(r.body, part) {
 				t.Errorf("%s: the page lacks %q\n%s", name, part, text(r.body))
 			}
+		}
+	}
+}
+
+// TestIdsAreUnique: a label belongs to one control, on pages with several forms and
+// several people, too.
+func TestIdsAreUnique(t *testing.T) {
+	w := newWorld(t)
+	ids := regexp.MustCompile(`\sid="([^"]+)"`)
+	for pattern, v := range w.fixtures() {
+		if v.form != nil || strings.HasSuffix(pattern, "/stream") {
+			continue
+		}
+		seen := map[string]bool{}
+		for _, m := range ids.FindAllStringSubmatch(w.browse(v.right).get(w.path(v.path, false)).body, -1) {
+			if seen[m[1]] {
+				t.Errorf("%s has the id %q twice", pattern, m[1])
+			}
+			seen[m[1]] = true
 		}
 	}
 }
@@ -207,8 +227,8 @@ func TestCheckCommand(t *testing.T) {
 		state        computations.RunState
 		want         string
 	}{
-		"attested":        {true, "host.example:7020", "", computations.RunRunning, "cocos-cli state --agent host.example:7020 --manifest manifest.json --key YOUR-KEY.pem --policy YOUR-POLICY.json"},
-		"pinned":          {false, "[::1]:7020", key, computations.RunRunning, "cocos-cli state --agent '[::1]:7020' --agent-key " + key + " --manifest manifest.json --key YOUR-KEY.pem"},
+		"attested":        {true, "host.example:7020", "", computations.RunRunning, "cocos-cli state --agent host.example:7020 --manifest manifest-3c4d5e6f.json --key dora.pem --policy policy.json"},
+		"pinned":          {false, "[::1]:7020", key, computations.RunRunning, "cocos-cli state --agent '[::1]:7020' --agent-key " + key + " --manifest manifest-3c4d5e6f.json --key dora.pem"},
 		"no address yet":  {true, "", key, computations.RunRunning, ""},
 		"ended":           {true, "host.example:7020", key, computations.RunFinished, ""},
 		"address injects": {true, "host;reboot:7020", key, computations.RunRunning, ""},
@@ -217,9 +237,9 @@ func TestCheckCommand(t *testing.T) {
 		"key adds a flag": {false, "host.example:7020", "--agent-key=x", computations.RunRunning, ""},
 		"no key":          {false, "host.example:7020", "", computations.RunRunning, ""},
 	} {
-		f := &manifest.Frozen{}
-		f.AttestedTLS = tc.attested
-		if got := console.CheckCommand(f, &computations.Run{AgentAddress: tc.address, AgentKey: tc.key, State: tc.state}); got != tc.want {
+		v := &computations.View{Frozen: &manifest.Frozen{}, KeyFile: "dora.pem"}
+		v.ID, v.Frozen.AttestedTLS = "01990000-0000-7000-8000-00003c4d5e6f", tc.attested
+		if got := console.CheckCommand(v, &computations.Run{AgentAddress: tc.address, AgentKey: tc.key, State: tc.state}); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
 	}
@@ -251,7 +271,7 @@ func TestClaims(t *testing.T) {
 			said[k] = v
 		}
 		tc.change(said)
-		if got := console.Differs(console.ReadyClaims(c.Frozen, &run, said)); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
+		if got := console.Differs(console.ReadyClaims(&c, &run, said)); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
 	}
@@ -344,6 +364,152 @@ func TestFilterIsTheStores(t *testing.T) {
 		if len(got) != len(want) || query != "" && len(got) == len(everything) {
 			t.Errorf("%s: the stream lets %d through, the store %d of %d", query, len(got), len(want), len(everything))
 		}
+	}
+}
+
+// TestKeysAreCalledAlike: the page of keys and the steps of a computation name the
+// same files.
+func TestKeysAreCalledAlike(t *testing.T) {
+	w := newWorld(t)
+	w.change("nemo", func(u *computations.User) { u.Email = "-né.mo+x@example.org" })
+	w.check(w.svc.SetParts(t.Context(), w.who["carl"], w.things["draft"], w.users["nemo"], []computations.Part{computations.PartConsumer}))
+	const command = "cocos-cli keys register n-.mo-x.pem"
+	for _, path := range []string{"/keys", "/c/{draft}"} {
+		if r := w.browse("nemo").get(w.path(path, false)); !slices.Contains(commands(r.body), command) {
+			t.Errorf("%s has no %s, but %q", path, command, commands(r.body))
+		}
+	}
+}
+
+// TestWithoutPassword: who signs in elsewhere is asked for no password, by no form
+// and by no command.
+func TestWithoutPassword(t *testing.T) {
+	w := newWorld(t, func(c *console.Config) { c.External = &console.External{Label: "Fjord ID"} })
+	for _, password := range []bool{false, true} {
+		if password {
+			w.change("stan", func(u *computations.User) { u.PasswordHash = "of a password" })
+		}
+		settings, keys := w.browse("stan").get("/settings").body, w.browse("stan").get("/keys").body
+		if got := strings.Contains(settings, `action="/settings/password"`); got != password {
+			t.Errorf("password %v: the form is there: %v", password, got)
+		}
+		if got := strings.Contains(text(settings), "you sign in with Fjord ID"); got == password {
+			t.Errorf("password %v: the way in is told: %v", password, got)
+		}
+		command := "cocos-cli login " + publicURL
+		if !password {
+			command += " --token-file -"
+		}
+		if !slices.Contains(commands(keys), command) || strings.Contains(keys, `href="/settings">Make a token`) == password {
+			t.Errorf("password %v: %q\n%s", password, commands(keys), text(keys))
+		}
+	}
+}
+
+// TestCommandsHaveTheirValues: what the service knows nobody has to put in, and what
+// one page calls a thing others call it, too.
+func TestCommandsHaveTheirValues(t *testing.T) {
+	w := newWorld(t)
+	frozen, done := w.things["frozen"].Short(), w.things["done"].Short()
+	for _, tc := range []struct{ who, path, command string }{
+		{"rita", "/c/{frozen}", "cocos-cli manifest show manifest-" + frozen + ".json --key rita.pem"},
+		{"vera", "/c/{frozen}", "cocos-cli manifest show manifest-" + frozen + ".json"},
+		{"rita", "/c/{frozen}/approve", "cocos-cli manifest approve manifest-" + frozen + ".json --key rita.pem > approval.json"},
+		{"rita", "/r/{done run}", "cocos-cli receipt verify run-" + done + "-1.receipt.json --manifest manifest-" + done + ".json --policy policy.json --result run-" + done + "-1"},
+	} {
+		r := w.browse(tc.who).get(w.path(tc.path, false))
+		if !slices.Contains(commands(r.body), tc.command) {
+			t.Errorf("%s has no %s, but %q", tc.path, tc.command, commands(r.body))
+		}
+	}
+	for path, name := range map[string]string{"/c/{done}/manifest.json": "manifest-" + done + ".json", "/r/{done run}/receipt.json": "run-" + done + "-1.receipt.json"} {
+		if got := w.browse("rita").get(w.path(path, false)).header.Get("Content-Disposition"); got != `attachment; filename="`+name+`"` {
+			t.Errorf("%s is offered as %s, want %s", path, got, name)
+		}
+	}
+	// The way by a file is one that a person finds.
+	for who, may := range map[string]bool{"rita": true, "vera": false} {
+		link := w.path("/c/{frozen}/approve", false)
+		if got := strings.Contains(w.browse(who).get(w.path("/c/{frozen}", false)).body, `href="`+link+`"`); got != may {
+			t.Errorf("%s finds %s: %v", who, link, got)
+		}
+	}
+}
+
+// TestQuestionBeforeANewLink: it says what ends at once, as the use case ends it.
+func TestQuestionBeforeANewLink(t *testing.T) {
+	w := newWorld(t)
+	for _, verified := range []bool{true, false} {
+		w.change("dora", func(u *computations.User) { u.EmailVerified = verified })
+		page := w.browse("olga").get("/users/" + string(w.users["dora"]) + "/reset").body
+		for _, words := range []string{"At once the password of Dora stops working, and all sessions, tokens and earlier links", `class="card narrow danger"`} {
+			if !strings.Contains(page, words) {
+				t.Errorf("verified %v: the question lacks %q\n%s", verified, words, text(page))
+			}
+		}
+		if got := strings.Contains(page, "all keys of the account are revoked"); got == verified {
+			t.Errorf("verified %v: keys are spoken of: %v", verified, got)
+		}
+		w.resetLink("dora")
+		all, err := w.svc.Keys(t.Context(), w.signedIn("dora"))
+		w.check(err)
+		if revoked := !all[0].Revoked.IsZero(); revoked == verified {
+			t.Errorf("verified %v: the key is revoked: %v", verified, revoked)
+		}
+	}
+}
+
+// TestShorterRetentionAsks: what would delete entries is asked for first.
+func TestShorterRetentionAsks(t *testing.T) {
+	w := newWorld(t)
+	path := w.path("/w/{workspace}/settings/retention", false)
+	for _, tc := range []struct {
+		days, sure string
+		asks       bool
+		kept       time.Duration
+	}{
+		{"30", "", true, 0}, {"30", "yes", false, 30 * 24 * time.Hour}, {"7", "", true, 30 * 24 * time.Hour}, {"30", "", false, 30 * 24 * time.Hour},
+		{"90", "", false, 90 * 24 * time.Hour}, {"0", "", false, 0},
+	} {
+		r := w.browse("ada").post(path, form("days", tc.days, "sure", tc.sure))
+		if asks := r.status == http.StatusOK && strings.Contains(text(r.body), "They can&#39;t be brought back.") && strings.Contains(r.body, `name="sure" value="yes"`); asks != tc.asks || !asks && r.status != http.StatusSeeOther {
+			t.Errorf("%+v: %d\n%s", tc, r.status, text(r.body))
+		}
+		ws, _, err := w.svc.Workspace(t.Context(), w.who["ada"], w.things["workspace"])
+		w.check(err)
+		if ws.KeepEntries != tc.kept {
+			t.Errorf("%+v: entries are kept for %v", tc, ws.KeepEntries)
+		}
+	}
+}
+
+// TestNewLinkAsks: the link that was sent isn't ended by one click.
+func TestNewLinkAsks(t *testing.T) {
+	w := newWorld(t)
+	link := w.path("/w/{workspace}/invitations/{new invitation}/resend", false)
+	if page := w.browse("ada").get(w.path("/w/{workspace}/members", false)).body; !strings.Contains(page, `<a href="`+link+`"`) || strings.Contains(page, `action="`+link+`"`) {
+		t.Errorf("the list doesn't lead to the question\n%s", text(page))
+	}
+	page := w.browse("ada").get(link).body
+	if !strings.Contains(text(page), "The link that was sent before stops working.") || !strings.Contains(page, `action="`+link+`"`) {
+		t.Errorf("nothing is asked\n%s", text(page))
+	}
+	if r := w.browse("").get(w.path("/invitation/{new invitation}", false)); r.status != http.StatusOK {
+		t.Errorf("the question has ended the link: %d", r.status)
+	}
+}
+
+// TestLogSaysWhen: a line's hour is nothing without its day and its zone.
+func TestLogSaysWhen(t *testing.T) {
+	w := newWorld(t)
+	w.put(func(tx computations.Writer) error {
+		_, err := tx.Append([]computations.Entry{{Run: w.things["busy run"], Type: computations.EntryLog, Source: "agent", Level: "info", Message: "hello",
+			Time: time.Date(2026, 3, 4, 5, 6, 7, 89e6, time.FixedZone("", 3600))}})
+		return err
+	})
+	const want = `<time datetime="2026-03-04T04:06:07.089Z" title="2026-03-04T04:06:07.089Z" data-form="entry">4 Mar, 04:06:07 UTC</time>`
+	if r := w.browse("carl").get(w.path("/r/{busy run}", false)); !strings.Contains(r.body, want) {
+		t.Errorf("no %s\n%s", want, text(r.body))
 	}
 }
 

@@ -124,10 +124,11 @@ var eventTexts = map[string]string{
 type entryLine struct {
 	Position int64  `json:"position"`
 	ISO      string `json:"iso"`
-	Time     string `json:"time"`
-	Level    string `json:"level"`
-	Source   string `json:"source"`
-	Type     string `json:"type"`
+	// Time is for pages; the script shows ISO by the reader's own clock.
+	Time   string `json:"-"`
+	Level  string `json:"level"`
+	Source string `json:"source"`
+	Type   string `json:"type"`
 	// Title is an event's kind in words; empty for a log line.
 	Title   string `json:"title"`
 	Text    string `json:"text"`
@@ -137,7 +138,7 @@ type entryLine struct {
 
 func lineOf(e *computations.Entry) entryLine {
 	l := entryLine{
-		Position: e.Position, ISO: e.Time.UTC().Format("2006-01-02T15:04:05.000Z"), Time: e.Time.UTC().Format("15:04:05.000"),
+		Position: e.Position, ISO: e.Time.UTC().Format("2006-01-02T15:04:05.000Z"), Time: e.Time.UTC().Format("2 Jan, 15:04:05 UTC"),
 		Level: e.Level, Source: e.Source, Type: string(e.Type), Text: e.Message, Step: stepOf(e),
 	}
 	if e.Type == computations.EntryEvent {
@@ -318,11 +319,15 @@ func stopRun(q *call) error {
 }
 
 func downloadReceipt(q *call) error {
-	r, err := q.c.Service.Receipt(q.r.Context(), q.who, q.id("run"))
+	run, err := q.c.Service.Run(q.r.Context(), q.who, q.id("run"))
 	if err != nil {
 		return err
 	}
-	return q.download("receipt.json", r.Raw)
+	r, err := q.c.Service.Receipt(q.r.Context(), q.who, run.ID)
+	if err != nil {
+		return err
+	}
+	return q.download(run.ReceiptFile(), r.Raw)
 }
 
 func submitReceipt(q *call) error {

@@ -35,7 +35,7 @@ var tokenLives = []choice{{Value: "7", Text: "7 days"}, {Value: "30", Text: "30 
 
 func (q *call) settings() (settingsPage, error) {
 	p := settingsPage{
-		Lives: tokenLives, Name: newForm(nil).set("name", q.who.Name), Password: newForm(nil), Token: newForm(nil).set("days", "90"),
+		Lives: tokenLives, Name: newForm(nil).set("name", q.who.Name), Password: newForm(nil), Token: newForm(nil).in("token").set("days", "90"),
 	}
 	all, err := q.c.Service.Credentials(q.r.Context(), q.who)
 	if err != nil {
@@ -96,7 +96,7 @@ func createToken(q *call) error {
 		secret, _, err = q.c.Service.CreateToken(q.r.Context(), q.who, q.post("name"), time.Duration(days)*24*time.Hour)
 	}
 	if err != nil {
-		return q.settingsAgain(err, func(p *settingsPage, f *form) { p.Token = f })
+		return q.settingsAgain(err, func(p *settingsPage, f *form) { p.Token = f.in("token") })
 	}
 	p, err := q.settings()
 	if err != nil {

@@ -120,11 +120,12 @@ func showDashboard(q *call) error {
 	if p.Waiting, err = q.waiting(ctx, in.ID); err != nil {
 		return err
 	}
-	newest, err := q.c.Service.Computations(ctx, q.who, computations.ComputationFilter{Workspace: in.ID}, computations.Page{Limit: 8})
+	newestOf, page := computations.ComputationFilter{Workspace: in.ID}, computations.Page{Limit: 8}
+	newest, err := q.c.Service.Computations(ctx, q.who, newestOf, page)
 	if err != nil {
 		return err
 	}
-	if p.Newest, err = q.rows(ctx, in.ID, newest); err != nil {
+	if p.Newest, err = q.rows(ctx, newestOf, page, newest); err != nil {
 		return err
 	}
 	return q.page("dashboard", view{Title: "Dashboard", Section: "dashboard", In: in, Data: p})
@@ -305,6 +306,8 @@ func showWorkspaceSettings(q *call) error {
 type workspaceForms struct {
 	Name, Retention *form
 	Choices         []choice
+	// keep is how long it is now; zero: for ever.
+	keep time.Duration
 }
 
 // retentions are how long events and logs of ended runs may be kept.
@@ -323,7 +326,7 @@ func (q *call) workspaceSettings() (view, error) {
 		return view{}, err
 	}
 	days := strconv.Itoa(int(ws.KeepEntries / (24 * time.Hour)))
-	p := workspaceForms{Name: newForm(nil).set("name", ws.Name), Retention: newForm(nil).set("days", days), Choices: retentions}
+	p := workspaceForms{Name: newForm(nil).set("name", ws.Name), Retention: newForm(nil).set("days", days), Choices: retentions, keep: ws.KeepEntries}
 	if !slices.ContainsFunc(retentions, func(c choice) bool { return c.Value == days }) {
 		p.Choices = append([]choice{{Value: days, Text: "As now: " + lasting(ws.KeepEntries)}}, retentions...)
 	}
@@ -341,13 +344,36 @@ func renameWorkspace(q *call) error {
 func setRetention(q *call) error {
 	ws := q.id("workspace")
 	days, err := wholeNumber("days", q.post("days"), 0, 36500)
+	keep := time.Duration(days) * 24 * time.Hour
+	if err == nil && q.post("sure") != "yes" {
+		v, err := q.workspaceSettings()
+		if err != nil {
+			return err
+		}
+		if now := v.Data.(workspaceForms).keep; keep > 0 && (now == 0 || keep < now) {
+			return q.askRetention(v, keep)
+		}
+	}
 	if err == nil {
-		err = q.c.Service.SetRetention(q.r.Context(), q.who, ws, time.Duration(days)*24*time.Hour)
+		err = q.c.Service.SetRetention(q.r.Context(), q.who, ws, keep)
 	}
 	if err != nil {
 		return q.workspaceAgain(err, func(p *workspaceForms, f *form) { p.Retention = f })
 	}
 	return q.done("/w/"+string(ws)+"/settings", "retention")
+}
+
+// askRetention asks before entries are deleted.
+func (q *call) askRetention(v view, keep time.Duration) error {
+	here := "/w/" + string(v.In.ID) + "/settings"
+	return q.ask(view{Title: "Keep events and logs for a shorter time?", Section: v.Section, In: v.In, Above: []link{{v.Title, here}}}, question{
+		Texts: []string{
+			"The events and logs of all runs in “" + v.In.Name + "” that ended more than " + lasting(keep) + " ago are deleted within a minute. They can't be brought back.",
+			"Runs, manifests, receipts and the audit log stay.",
+		},
+		Action: "Keep them for " + lasting(keep), To: here + "/retention", Back: here, Danger: true,
+		Hidden: map[string]string{"days": strconv.Itoa(int(keep / (24 * time.Hour))), "sure": "yes"},
+	})
 }
 
 func (q *call) workspaceAgain(err error, put func(*workspaceForms, *form)) error {

@@ -2,144 +2,38 @@ package oidc_test
 
 import (
 	"context"
-	"crypto"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"maps"
-	"math/big"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ultravioletrs/cocos/internal/oidc"
+	"github.com/ultravioletrs/cocos/internal/oidc/oidctest"
 )
 
-var signer = sync.OnceValue(func() *rsa.PrivateKey {
-	k, err := rsa.GenerateKey(rand.Reader, 2048)
+func client(t *testing.T, p *oidctest.Provider, now func() time.Time) *oidc.Provider {
+	t.Helper()
+	c, err := oidc.New(oidc.Config{Issuer: p.URL, ClientID: oidctest.ClientID, ClientSecret: oidctest.ClientSecret, Redirect: "https://cocos.example.org/back", Now: now})
 	if err != nil {
-		panic(err)
-	}
-	return k
-})
-
-// provider is an OpenID Connect provider that signs everybody in as Ada.
-type provider struct {
-	*httptest.Server
-	t *testing.T
-	// challenge is that of the last visit, by code.
-	mu     sync.Mutex
-	visits map[string]url.Values
-	// spoil changes the claims of the ID token.
-	spoil func(map[string]any)
-	// forge signs with another key.
-	forge bool
-}
-
-func newProvider(t *testing.T) *provider {
-	p := &provider{t: t, visits: map[string]url.Values{}}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		p.answer(w, map[string]any{"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token",
-			"jwks_uri": p.URL + "/keys", "id_token_signing_alg_values_supported": []string{"RS256"}})
-	})
-	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
-		k := signer()
-		p.answer(w, map[string]any{"keys": []any{map[string]any{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "1",
-			"n": b64(k.N.Bytes()), "e": b64(big.NewInt(int64(k.E)).Bytes())}}})
-	})
-	mux.HandleFunc("POST /token", p.token)
-	p.Server = httptest.NewServer(mux)
-	t.Cleanup(p.Close)
-	return p
-}
-
-// visit is what a browser does that is sent to address: it comes back with this.
-func (p *provider) visit(address string) url.Values {
-	u, err := url.Parse(address)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	q := u.Query()
-	code := rand.Text()
-	p.mu.Lock()
-	p.visits[code] = q
-	p.mu.Unlock()
-	return url.Values{"state": {q.Get("state")}, "code": {code}}
-}
-
-func (p *provider) token(w http.ResponseWriter, r *http.Request) {
-	p.mu.Lock()
-	visit := p.visits[r.FormValue("code")]
-	p.mu.Unlock()
-	proof := sha256.Sum256([]byte(r.FormValue("code_verifier")))
-	id, secret, _ := r.BasicAuth()
-	if visit == nil || b64(proof[:]) != visit.Get("code_challenge") || visit.Get("code_challenge_method") != "S256" ||
-		id != "cocos" || secret != "s3cret" || r.FormValue("redirect_uri") != visit.Get("redirect_uri") {
-		w.WriteHeader(http.StatusBadRequest)
-		p.answer(w, map[string]any{"error": "invalid_grant"})
-		return
-	}
-	claims := map[string]any{"iss": p.URL, "aud": "cocos", "sub": "ada-1", "exp": time.Now().Add(time.Minute).Unix(), "iat": time.Now().Unix(),
-		"nonce": visit.Get("nonce"), "email": "ada@example.org", "email_verified": true, "name": "Ada"}
-	if p.spoil != nil {
-		p.spoil(claims)
-	}
-	p.answer(w, map[string]any{"access_token": "x", "token_type": "Bearer", "id_token": p.sign(claims)})
-}
-
-func (p *provider) sign(claims map[string]any) string {
-	body, err := json.Marshal(claims)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	text := b64([]byte(`{"alg":"RS256","kid":"1"}`)) + "." + b64(body)
-	key := signer()
-	if p.forge {
-		if key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
-			p.t.Fatal(err)
-		}
-	}
-	sum := sha256.Sum256([]byte(text))
-	sig, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:])
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return text + "." + b64(sig)
-}
-
-func (p *provider) answer(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // a broken connection shows at its other end
-}
-
-func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
-func (p *provider) client(now func() time.Time) *oidc.Provider {
-	c, err := oidc.New(oidc.Config{Issuer: p.URL, ClientID: "cocos", ClientSecret: "s3cret", Redirect: "https://cocos.example.org/back", Now: now})
-	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return c
 }
 
 func TestSignIn(t *testing.T) {
-	p := newProvider(t)
-	c := p.client(nil)
+	p := oidctest.New(t)
+	c := client(t, p, nil)
 	address, attempt, err := c.Start(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(address, "s3cret") {
+	if strings.Contains(address, oidctest.ClientSecret) {
 		t.Errorf("the browser is told the client's secret: %s", address)
 	}
-	got, err := c.Finish(context.Background(), p.visit(address), attempt)
+	got, err := c.Finish(context.Background(), p.Visit(address), attempt)
 	want := oidc.Person{Issuer: p.URL, Subject: "ada-1", Email: "ada@example.org", EmailVerified: true, Name: "Ada"}
 	if err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
@@ -148,11 +42,11 @@ func TestSignIn(t *testing.T) {
 
 // TestRefusals: each sign-in is right in all but one thing.
 func TestRefusals(t *testing.T) {
-	claim := func(name string, value any) func(*provider) {
-		return func(p *provider) { p.spoil = func(c map[string]any) { c[name] = value } }
+	claim := func(name string, value any) func(*oidctest.Provider) {
+		return func(p *oidctest.Provider) { p.Spoil = func(c map[string]any) { c[name] = value } }
 	}
 	for name, c := range map[string]struct {
-		provider func(*provider)
+		provider func(*oidctest.Provider)
 		query    func(url.Values)
 		attempt  func(own, another string) string
 		later    time.Duration
@@ -169,7 +63,7 @@ func TestRefusals(t *testing.T) {
 		"audience":        {provider: claim("aud", "another"), says: "audience"},
 		"issuer":          {provider: claim("iss", "https://evil.example"), says: "issued by"},
 		"expired":         {provider: claim("exp", time.Now().Add(-time.Hour).Unix()), says: "expired"},
-		"signature":       {provider: func(p *provider) { p.forge = true }, says: "verify signature"},
+		"signature":       {provider: func(p *oidctest.Provider) { p.Forge = true }, says: "verify signature"},
 		"verifier": {attempt: func(own, another string) string {
 			var a, b map[string]any
 			for text, to := range map[string]*map[string]any{own: &a, another: &b} {
@@ -187,21 +81,21 @@ func TestRefusals(t *testing.T) {
 		}, says: "asking"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newProvider(t)
+			p := oidctest.New(t)
 			now := time.Now()
-			client := p.client(func() time.Time { return now })
-			address, attempt, err := client.Start(context.Background())
+			own := client(t, p, func() time.Time { return now })
+			address, attempt, err := own.Start(context.Background())
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, another, err := client.Start(context.Background())
+			_, another, err := own.Start(context.Background())
 			if err != nil {
 				t.Fatal(err)
 			}
 			if c.provider != nil {
 				c.provider(p)
 			}
-			query := p.visit(address)
+			query := p.Visit(address)
 			if c.query != nil {
 				c.query(query)
 			}
@@ -209,7 +103,7 @@ func TestRefusals(t *testing.T) {
 				attempt = c.attempt(attempt, another)
 			}
 			now = now.Add(c.later)
-			got, err := client.Finish(context.Background(), query, attempt)
+			got, err := own.Finish(context.Background(), query, attempt)
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%+v, %v; want %q", got, err, c.says)
 			}
@@ -219,7 +113,7 @@ func TestRefusals(t *testing.T) {
 
 // TestProviderIsAway: the service starts without it, and finds it later.
 func TestProviderIsAway(t *testing.T) {
-	p := newProvider(t)
+	p := oidctest.New(t)
 	away := true
 	handler := p.Config.Handler
 	p.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -229,7 +123,7 @@ func TestProviderIsAway(t *testing.T) {
 		}
 		handler.ServeHTTP(w, r)
 	})
-	c := p.client(nil)
+	c := client(t, p, nil)
 	if _, _, err := c.Start(context.Background()); err == nil || !strings.Contains(err.Error(), "how to sign in there") {
 		t.Errorf("away: %v", err)
 	}

@@ -55,13 +55,16 @@ var assets = newTable("assets", "id workspace_id owner_id name kind description 
 
 func (x *tx) Asset(a id) (asset, error) { return assets.one(x, "WHERE t.id = $1", a) }
 
-func (x *tx) Assets(workspace id, kind computations.AssetKind, retired bool, p computations.Page) ([]asset, error) {
+func (x *tx) Assets(af computations.AssetFilter, p computations.Page) ([]asset, error) {
 	var f filter
-	f.add("t.workspace_id = ?", workspace)
-	if kind != "" {
-		f.add("t.kind = ?", kind)
+	f.add("t.workspace_id = ?", af.Workspace)
+	if af.Kind != "" {
+		f.add("t.kind = ?", af.Kind)
 	}
-	f.add(zeroUnless("t.retired", retired))
+	if af.Owner != "" {
+		f.add("t.owner_id = ?", af.Owner)
+	}
+	f.add(zeroUnless("t.retired", af.Retired))
 	end := f.page(p)
 	return assets.all(x, f.where(end), f.args...)
 }

@@ -251,7 +251,11 @@ func pages(f storetest.Filled) []page {
 		{"runs-of-host", runs(computations.RunFilter{Host: f.Hosts[0]})},
 		{"entries", func(r reader) error { _, err := r.Entries(f.Run, computations.EntryFilter{}); return err }},
 		{"assets", func(r reader) error {
-			_, err := r.Assets(f.Workspace, computations.AssetDataset, false, computations.Page{Limit: 50})
+			_, err := r.Assets(computations.AssetFilter{Workspace: f.Workspace, Kind: computations.AssetDataset}, computations.Page{Limit: 50})
+			return err
+		}},
+		{"assets-of-provider", func(r reader) error {
+			_, err := r.Assets(computations.AssetFilter{Workspace: f.Workspace, Kind: computations.AssetDataset, Owner: f.Provider.ID}, computations.Page{Limit: 50})
 			return err
 		}},
 		{"hosts", func(r reader) error { _, err := r.Hosts(); return err }},

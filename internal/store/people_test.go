@@ -167,17 +167,24 @@ func testAssets(t *testing.T, s *store.Store) {
 	update(t, s, func(wr writer) error {
 		return errors.Join(wr.PutAsset(a), wr.PutAsset(b), wr.PutAsset(c), wr.PutAsset(d))
 	})
+	of := func(f computations.AssetFilter, want ...computations.Asset) {
+		t.Helper()
+		f.Workspace = w.ws.ID
+		same(t, s, want, func(r reader) ([]computations.Asset, error) { return r.Assets(f, computations.Page{}) })
+	}
 	list := func(kind computations.AssetKind, retired bool, want ...computations.Asset) {
 		t.Helper()
-		same(t, s, want, func(r reader) ([]computations.Asset, error) {
-			return r.Assets(w.ws.ID, kind, retired, computations.Page{})
-		})
+		of(computations.AssetFilter{Kind: kind, Retired: retired}, want...)
 	}
 	same(t, s, a, func(r reader) (computations.Asset, error) { return r.Asset("a1") })
 	list("", false, b, a)
 	list(computations.AssetDataset, false, a)
 	list(computations.AssetAlgorithm, false, b)
 	list("", true, c)
+	of(computations.AssetFilter{Owner: w.ann.ID}, a)
+	of(computations.AssetFilter{Owner: w.bob.ID}, b)
+	of(computations.AssetFilter{Owner: w.bob.ID, Kind: computations.AssetDataset})
+	of(computations.AssetFilter{Owner: w.bob.ID, Kind: computations.AssetDataset, Retired: true}, c)
 	a.Retired = now
 	put(t, s, func(wr writer) error { return wr.PutAsset(a) })
 	list("", false, b)
@@ -232,7 +239,7 @@ func testPages(t *testing.T, s *store.Store) {
 			return names(l, runID), err
 		}},
 		"Assets": {assets, func(r reader, p computations.Page) ([]id, error) {
-			l, err := r.Assets(w.other.ID, "", false, p)
+			l, err := r.Assets(computations.AssetFilter{Workspace: w.other.ID}, p)
 			return names(l, func(a computations.Asset) id { return a.ID }), err
 		}},
 	} {

@@ -960,6 +960,86 @@ func (x *ListEnrolTokensResponse) GetTokens() []*EnrolToken {
 	return nil
 }
 
+type WithdrawEnrolTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TokenId       string                 `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawEnrolTokenRequest) Reset() {
+	*x = WithdrawEnrolTokenRequest{}
+	mi := &file_computations_v1_hosts_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawEnrolTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawEnrolTokenRequest) ProtoMessage() {}
+
+func (x *WithdrawEnrolTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_computations_v1_hosts_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawEnrolTokenRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawEnrolTokenRequest) Descriptor() ([]byte, []int) {
+	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WithdrawEnrolTokenRequest) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+type WithdrawEnrolTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawEnrolTokenResponse) Reset() {
+	*x = WithdrawEnrolTokenResponse{}
+	mi := &file_computations_v1_hosts_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawEnrolTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawEnrolTokenResponse) ProtoMessage() {}
+
+func (x *WithdrawEnrolTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_computations_v1_hosts_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawEnrolTokenResponse.ProtoReflect.Descriptor instead.
+func (*WithdrawEnrolTokenResponse) Descriptor() ([]byte, []int) {
+	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{15}
+}
+
 type CordonHostRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	HostId        string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
@@ -970,7 +1050,7 @@ type CordonHostRequest struct {
 
 func (x *CordonHostRequest) Reset() {
 	*x = CordonHostRequest{}
-	mi := &file_computations_v1_hosts_proto_msgTypes[14]
+	mi := &file_computations_v1_hosts_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1062,7 @@ func (x *CordonHostRequest) String() string {
 func (*CordonHostRequest) ProtoMessage() {}
 
 func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_hosts_proto_msgTypes[14]
+	mi := &file_computations_v1_hosts_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1075,7 @@ func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostRequest.ProtoReflect.Descriptor instead.
 func (*CordonHostRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{14}
+	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CordonHostRequest) GetHostId() string {
@@ -1020,7 +1100,7 @@ type CordonHostResponse struct {
 
 func (x *CordonHostResponse) Reset() {
 	*x = CordonHostResponse{}
-	mi := &file_computations_v1_hosts_proto_msgTypes[15]
+	mi := &file_computations_v1_hosts_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1112,7 @@ func (x *CordonHostResponse) String() string {
 func (*CordonHostResponse) ProtoMessage() {}
 
 func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_hosts_proto_msgTypes[15]
+	mi := &file_computations_v1_hosts_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1125,7 @@ func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostResponse.ProtoReflect.Descriptor instead.
 func (*CordonHostResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{15}
+	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{17}
 }
 
 type DrainHostRequest struct {
@@ -1058,7 +1138,7 @@ type DrainHostRequest struct {
 
 func (x *DrainHostRequest) Reset() {
 	*x = DrainHostRequest{}
-	mi := &file_computations_v1_hosts_proto_msgTypes[16]
+	mi := &file_computations_v1_hosts_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1150,7 @@ func (x *DrainHostRequest) String() string {
 func (*DrainHostRequest) ProtoMessage() {}
 
 func (x *DrainHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_hosts_proto_msgTypes[16]
+	mi := &file_computations_v1_hosts_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1163,7 @@ func (x *DrainHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainHostRequest.ProtoReflect.Descriptor instead.
 func (*DrainHostRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{16}
+	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DrainHostRequest) GetHostId() string {
@@ -1108,7 +1188,7 @@ type DrainHostResponse struct {
 
 func (x *DrainHostResponse) Reset() {
 	*x = DrainHostResponse{}
-	mi := &file_computations_v1_hosts_proto_msgTypes[17]
+	mi := &file_computations_v1_hosts_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1200,7 @@ func (x *DrainHostResponse) String() string {
 func (*DrainHostResponse) ProtoMessage() {}
 
 func (x *DrainHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_hosts_proto_msgTypes[17]
+	mi := &file_computations_v1_hosts_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1213,7 @@ func (x *DrainHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainHostResponse.ProtoReflect.Descriptor instead.
 func (*DrainHostResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{17}
+	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{19}
 }
 
 type RevokeHostRequest struct {
@@ -1145,7 +1225,7 @@ type RevokeHostRequest struct {
 
 func (x *RevokeHostRequest) Reset() {
 	*x = RevokeHostRequest{}
-	mi := &file_computations_v1_hosts_proto_msgTypes[18]
+	mi := &file_computations_v1_hosts_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1237,7 @@ func (x *RevokeHostRequest) String() string {
 func (*RevokeHostRequest) ProtoMessage() {}
 
 func (x *RevokeHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_hosts_proto_msgTypes[18]
+	mi := &file_computations_v1_hosts_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1250,7 @@ func (x *RevokeHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeHostRequest.ProtoReflect.Descriptor instead.
 func (*RevokeHostRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{18}
+	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeHostRequest) GetHostId() string {
@@ -1188,7 +1268,7 @@ type RevokeHostResponse struct {
 
 func (x *RevokeHostResponse) Reset() {
 	*x = RevokeHostResponse{}
-	mi := &file_computations_v1_hosts_proto_msgTypes[19]
+	mi := &file_computations_v1_hosts_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1280,7 @@ func (x *RevokeHostResponse) String() string {
 func (*RevokeHostResponse) ProtoMessage() {}
 
 func (x *RevokeHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_hosts_proto_msgTypes[19]
+	mi := &file_computations_v1_hosts_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1293,7 @@ func (x *RevokeHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeHostResponse.ProtoReflect.Descriptor instead.
 func (*RevokeHostResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{19}
+	return file_computations_v1_hosts_proto_rawDescGZIP(), []int{21}
 }
 
 var File_computations_v1_hosts_proto protoreflect.FileDescriptor
@@ -1293,7 +1373,10 @@ const file_computations_v1_hosts_proto_rawDesc = "" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"\x18\n" +
 	"\x16ListEnrolTokensRequest\"T\n" +
 	"\x17ListEnrolTokensResponse\x129\n" +
-	"\x06tokens\x18\x01 \x03(\v2!.cocos.computations.v1.EnrolTokenR\x06tokens\"H\n" +
+	"\x06tokens\x18\x01 \x03(\v2!.cocos.computations.v1.EnrolTokenR\x06tokens\"6\n" +
+	"\x19WithdrawEnrolTokenRequest\x12\x19\n" +
+	"\btoken_id\x18\x01 \x01(\tR\atokenId\"\x1c\n" +
+	"\x1aWithdrawEnrolTokenResponse\"H\n" +
 	"\x11CordonHostRequest\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x1a\n" +
 	"\bcordoned\x18\x02 \x01(\bR\bcordoned\"\x14\n" +
@@ -1304,12 +1387,13 @@ const file_computations_v1_hosts_proto_rawDesc = "" +
 	"\x11DrainHostResponse\",\n" +
 	"\x11RevokeHostRequest\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\"\x14\n" +
-	"\x12RevokeHostResponse2\xd5\x05\n" +
+	"\x12RevokeHostResponse2\xd0\x06\n" +
 	"\fHostsService\x12^\n" +
 	"\tListHosts\x12'.cocos.computations.v1.ListHostsRequest\x1a(.cocos.computations.v1.ListHostsResponse\x12X\n" +
 	"\aGetHost\x12%.cocos.computations.v1.GetHostRequest\x1a&.cocos.computations.v1.GetHostResponse\x12s\n" +
 	"\x10CreateEnrolToken\x12..cocos.computations.v1.CreateEnrolTokenRequest\x1a/.cocos.computations.v1.CreateEnrolTokenResponse\x12p\n" +
-	"\x0fListEnrolTokens\x12-.cocos.computations.v1.ListEnrolTokensRequest\x1a..cocos.computations.v1.ListEnrolTokensResponse\x12a\n" +
+	"\x0fListEnrolTokens\x12-.cocos.computations.v1.ListEnrolTokensRequest\x1a..cocos.computations.v1.ListEnrolTokensResponse\x12y\n" +
+	"\x12WithdrawEnrolToken\x120.cocos.computations.v1.WithdrawEnrolTokenRequest\x1a1.cocos.computations.v1.WithdrawEnrolTokenResponse\x12a\n" +
 	"\n" +
 	"CordonHost\x12(.cocos.computations.v1.CordonHostRequest\x1a).cocos.computations.v1.CordonHostResponse\x12^\n" +
 	"\tDrainHost\x12'.cocos.computations.v1.DrainHostRequest\x1a(.cocos.computations.v1.DrainHostResponse\x12a\n" +
@@ -1328,67 +1412,71 @@ func file_computations_v1_hosts_proto_rawDescGZIP() []byte {
 	return file_computations_v1_hosts_proto_rawDescData
 }
 
-var file_computations_v1_hosts_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_computations_v1_hosts_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_computations_v1_hosts_proto_goTypes = []any{
-	(*Host)(nil),                     // 0: cocos.computations.v1.Host
-	(*HostReport)(nil),               // 1: cocos.computations.v1.HostReport
-	(*HostImage)(nil),                // 2: cocos.computations.v1.HostImage
-	(*HostFinding)(nil),              // 3: cocos.computations.v1.HostFinding
-	(*HostRun)(nil),                  // 4: cocos.computations.v1.HostRun
-	(*EnrolToken)(nil),               // 5: cocos.computations.v1.EnrolToken
-	(*ListHostsRequest)(nil),         // 6: cocos.computations.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),        // 7: cocos.computations.v1.ListHostsResponse
-	(*GetHostRequest)(nil),           // 8: cocos.computations.v1.GetHostRequest
-	(*GetHostResponse)(nil),          // 9: cocos.computations.v1.GetHostResponse
-	(*CreateEnrolTokenRequest)(nil),  // 10: cocos.computations.v1.CreateEnrolTokenRequest
-	(*CreateEnrolTokenResponse)(nil), // 11: cocos.computations.v1.CreateEnrolTokenResponse
-	(*ListEnrolTokensRequest)(nil),   // 12: cocos.computations.v1.ListEnrolTokensRequest
-	(*ListEnrolTokensResponse)(nil),  // 13: cocos.computations.v1.ListEnrolTokensResponse
-	(*CordonHostRequest)(nil),        // 14: cocos.computations.v1.CordonHostRequest
-	(*CordonHostResponse)(nil),       // 15: cocos.computations.v1.CordonHostResponse
-	(*DrainHostRequest)(nil),         // 16: cocos.computations.v1.DrainHostRequest
-	(*DrainHostResponse)(nil),        // 17: cocos.computations.v1.DrainHostResponse
-	(*RevokeHostRequest)(nil),        // 18: cocos.computations.v1.RevokeHostRequest
-	(*RevokeHostResponse)(nil),       // 19: cocos.computations.v1.RevokeHostResponse
-	nil,                              // 20: cocos.computations.v1.HostImage.MeasurementsEntry
-	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 22: google.protobuf.Duration
+	(*Host)(nil),                       // 0: cocos.computations.v1.Host
+	(*HostReport)(nil),                 // 1: cocos.computations.v1.HostReport
+	(*HostImage)(nil),                  // 2: cocos.computations.v1.HostImage
+	(*HostFinding)(nil),                // 3: cocos.computations.v1.HostFinding
+	(*HostRun)(nil),                    // 4: cocos.computations.v1.HostRun
+	(*EnrolToken)(nil),                 // 5: cocos.computations.v1.EnrolToken
+	(*ListHostsRequest)(nil),           // 6: cocos.computations.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),          // 7: cocos.computations.v1.ListHostsResponse
+	(*GetHostRequest)(nil),             // 8: cocos.computations.v1.GetHostRequest
+	(*GetHostResponse)(nil),            // 9: cocos.computations.v1.GetHostResponse
+	(*CreateEnrolTokenRequest)(nil),    // 10: cocos.computations.v1.CreateEnrolTokenRequest
+	(*CreateEnrolTokenResponse)(nil),   // 11: cocos.computations.v1.CreateEnrolTokenResponse
+	(*ListEnrolTokensRequest)(nil),     // 12: cocos.computations.v1.ListEnrolTokensRequest
+	(*ListEnrolTokensResponse)(nil),    // 13: cocos.computations.v1.ListEnrolTokensResponse
+	(*WithdrawEnrolTokenRequest)(nil),  // 14: cocos.computations.v1.WithdrawEnrolTokenRequest
+	(*WithdrawEnrolTokenResponse)(nil), // 15: cocos.computations.v1.WithdrawEnrolTokenResponse
+	(*CordonHostRequest)(nil),          // 16: cocos.computations.v1.CordonHostRequest
+	(*CordonHostResponse)(nil),         // 17: cocos.computations.v1.CordonHostResponse
+	(*DrainHostRequest)(nil),           // 18: cocos.computations.v1.DrainHostRequest
+	(*DrainHostResponse)(nil),          // 19: cocos.computations.v1.DrainHostResponse
+	(*RevokeHostRequest)(nil),          // 20: cocos.computations.v1.RevokeHostRequest
+	(*RevokeHostResponse)(nil),         // 21: cocos.computations.v1.RevokeHostResponse
+	nil,                                // 22: cocos.computations.v1.HostImage.MeasurementsEntry
+	(*timestamppb.Timestamp)(nil),      // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 24: google.protobuf.Duration
 }
 var file_computations_v1_hosts_proto_depIdxs = []int32{
-	21, // 0: cocos.computations.v1.Host.certificate_expires:type_name -> google.protobuf.Timestamp
-	21, // 1: cocos.computations.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
-	21, // 2: cocos.computations.v1.Host.revoked:type_name -> google.protobuf.Timestamp
+	23, // 0: cocos.computations.v1.Host.certificate_expires:type_name -> google.protobuf.Timestamp
+	23, // 1: cocos.computations.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
+	23, // 2: cocos.computations.v1.Host.revoked:type_name -> google.protobuf.Timestamp
 	1,  // 3: cocos.computations.v1.Host.report:type_name -> cocos.computations.v1.HostReport
-	21, // 4: cocos.computations.v1.Host.contact:type_name -> google.protobuf.Timestamp
+	23, // 4: cocos.computations.v1.Host.contact:type_name -> google.protobuf.Timestamp
 	2,  // 5: cocos.computations.v1.HostReport.images:type_name -> cocos.computations.v1.HostImage
 	3,  // 6: cocos.computations.v1.HostReport.findings:type_name -> cocos.computations.v1.HostFinding
-	20, // 7: cocos.computations.v1.HostImage.measurements:type_name -> cocos.computations.v1.HostImage.MeasurementsEntry
-	21, // 8: cocos.computations.v1.HostRun.created:type_name -> google.protobuf.Timestamp
-	21, // 9: cocos.computations.v1.HostRun.started:type_name -> google.protobuf.Timestamp
-	21, // 10: cocos.computations.v1.EnrolToken.created:type_name -> google.protobuf.Timestamp
-	21, // 11: cocos.computations.v1.EnrolToken.expires:type_name -> google.protobuf.Timestamp
+	22, // 7: cocos.computations.v1.HostImage.measurements:type_name -> cocos.computations.v1.HostImage.MeasurementsEntry
+	23, // 8: cocos.computations.v1.HostRun.created:type_name -> google.protobuf.Timestamp
+	23, // 9: cocos.computations.v1.HostRun.started:type_name -> google.protobuf.Timestamp
+	23, // 10: cocos.computations.v1.EnrolToken.created:type_name -> google.protobuf.Timestamp
+	23, // 11: cocos.computations.v1.EnrolToken.expires:type_name -> google.protobuf.Timestamp
 	0,  // 12: cocos.computations.v1.ListHostsResponse.hosts:type_name -> cocos.computations.v1.Host
 	0,  // 13: cocos.computations.v1.GetHostResponse.host:type_name -> cocos.computations.v1.Host
 	4,  // 14: cocos.computations.v1.GetHostResponse.runs:type_name -> cocos.computations.v1.HostRun
-	22, // 15: cocos.computations.v1.CreateEnrolTokenRequest.ttl:type_name -> google.protobuf.Duration
+	24, // 15: cocos.computations.v1.CreateEnrolTokenRequest.ttl:type_name -> google.protobuf.Duration
 	5,  // 16: cocos.computations.v1.CreateEnrolTokenResponse.token:type_name -> cocos.computations.v1.EnrolToken
 	5,  // 17: cocos.computations.v1.ListEnrolTokensResponse.tokens:type_name -> cocos.computations.v1.EnrolToken
 	6,  // 18: cocos.computations.v1.HostsService.ListHosts:input_type -> cocos.computations.v1.ListHostsRequest
 	8,  // 19: cocos.computations.v1.HostsService.GetHost:input_type -> cocos.computations.v1.GetHostRequest
 	10, // 20: cocos.computations.v1.HostsService.CreateEnrolToken:input_type -> cocos.computations.v1.CreateEnrolTokenRequest
 	12, // 21: cocos.computations.v1.HostsService.ListEnrolTokens:input_type -> cocos.computations.v1.ListEnrolTokensRequest
-	14, // 22: cocos.computations.v1.HostsService.CordonHost:input_type -> cocos.computations.v1.CordonHostRequest
-	16, // 23: cocos.computations.v1.HostsService.DrainHost:input_type -> cocos.computations.v1.DrainHostRequest
-	18, // 24: cocos.computations.v1.HostsService.RevokeHost:input_type -> cocos.computations.v1.RevokeHostRequest
-	7,  // 25: cocos.computations.v1.HostsService.ListHosts:output_type -> cocos.computations.v1.ListHostsResponse
-	9,  // 26: cocos.computations.v1.HostsService.GetHost:output_type -> cocos.computations.v1.GetHostResponse
-	11, // 27: cocos.computations.v1.HostsService.CreateEnrolToken:output_type -> cocos.computations.v1.CreateEnrolTokenResponse
-	13, // 28: cocos.computations.v1.HostsService.ListEnrolTokens:output_type -> cocos.computations.v1.ListEnrolTokensResponse
-	15, // 29: cocos.computations.v1.HostsService.CordonHost:output_type -> cocos.computations.v1.CordonHostResponse
-	17, // 30: cocos.computations.v1.HostsService.DrainHost:output_type -> cocos.computations.v1.DrainHostResponse
-	19, // 31: cocos.computations.v1.HostsService.RevokeHost:output_type -> cocos.computations.v1.RevokeHostResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
+	14, // 22: cocos.computations.v1.HostsService.WithdrawEnrolToken:input_type -> cocos.computations.v1.WithdrawEnrolTokenRequest
+	16, // 23: cocos.computations.v1.HostsService.CordonHost:input_type -> cocos.computations.v1.CordonHostRequest
+	18, // 24: cocos.computations.v1.HostsService.DrainHost:input_type -> cocos.computations.v1.DrainHostRequest
+	20, // 25: cocos.computations.v1.HostsService.RevokeHost:input_type -> cocos.computations.v1.RevokeHostRequest
+	7,  // 26: cocos.computations.v1.HostsService.ListHosts:output_type -> cocos.computations.v1.ListHostsResponse
+	9,  // 27: cocos.computations.v1.HostsService.GetHost:output_type -> cocos.computations.v1.GetHostResponse
+	11, // 28: cocos.computations.v1.HostsService.CreateEnrolToken:output_type -> cocos.computations.v1.CreateEnrolTokenResponse
+	13, // 29: cocos.computations.v1.HostsService.ListEnrolTokens:output_type -> cocos.computations.v1.ListEnrolTokensResponse
+	15, // 30: cocos.computations.v1.HostsService.WithdrawEnrolToken:output_type -> cocos.computations.v1.WithdrawEnrolTokenResponse
+	17, // 31: cocos.computations.v1.HostsService.CordonHost:output_type -> cocos.computations.v1.CordonHostResponse
+	19, // 32: cocos.computations.v1.HostsService.DrainHost:output_type -> cocos.computations.v1.DrainHostResponse
+	21, // 33: cocos.computations.v1.HostsService.RevokeHost:output_type -> cocos.computations.v1.RevokeHostResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -1405,7 +1493,7 @@ func file_computations_v1_hosts_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_computations_v1_hosts_proto_rawDesc), len(file_computations_v1_hosts_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,13 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	HostsService_ListHosts_FullMethodName        = "/cocos.computations.v1.HostsService/ListHosts"
-	HostsService_GetHost_FullMethodName          = "/cocos.computations.v1.HostsService/GetHost"
-	HostsService_CreateEnrolToken_FullMethodName = "/cocos.computations.v1.HostsService/CreateEnrolToken"
-	HostsService_ListEnrolTokens_FullMethodName  = "/cocos.computations.v1.HostsService/ListEnrolTokens"
-	HostsService_CordonHost_FullMethodName       = "/cocos.computations.v1.HostsService/CordonHost"
-	HostsService_DrainHost_FullMethodName        = "/cocos.computations.v1.HostsService/DrainHost"
-	HostsService_RevokeHost_FullMethodName       = "/cocos.computations.v1.HostsService/RevokeHost"
+	HostsService_ListHosts_FullMethodName          = "/cocos.computations.v1.HostsService/ListHosts"
+	HostsService_GetHost_FullMethodName            = "/cocos.computations.v1.HostsService/GetHost"
+	HostsService_CreateEnrolToken_FullMethodName   = "/cocos.computations.v1.HostsService/CreateEnrolToken"
+	HostsService_ListEnrolTokens_FullMethodName    = "/cocos.computations.v1.HostsService/ListEnrolTokens"
+	HostsService_WithdrawEnrolToken_FullMethodName = "/cocos.computations.v1.HostsService/WithdrawEnrolToken"
+	HostsService_CordonHost_FullMethodName         = "/cocos.computations.v1.HostsService/CordonHost"
+	HostsService_DrainHost_FullMethodName          = "/cocos.computations.v1.HostsService/DrainHost"
+	HostsService_RevokeHost_FullMethodName         = "/cocos.computations.v1.HostsService/RevokeHost"
 )
 
 // HostsServiceClient is the client API for HostsService service.
@@ -41,6 +42,8 @@ type HostsServiceClient interface {
 	// CreateEnrolToken lets one host in, once.
 	CreateEnrolToken(ctx context.Context, in *CreateEnrolTokenRequest, opts ...grpc.CallOption) (*CreateEnrolTokenResponse, error)
 	ListEnrolTokens(ctx context.Context, in *ListEnrolTokensRequest, opts ...grpc.CallOption) (*ListEnrolTokensResponse, error)
+	// WithdrawEnrolToken lets no host in any more by a token that none has used.
+	WithdrawEnrolToken(ctx context.Context, in *WithdrawEnrolTokenRequest, opts ...grpc.CallOption) (*WithdrawEnrolTokenResponse, error)
 	// CordonHost keeps new runs away from it, or no longer.
 	CordonHost(ctx context.Context, in *CordonHostRequest, opts ...grpc.CallOption) (*CordonHostResponse, error)
 	// DrainHost also waits for the runs that it has.
@@ -97,6 +100,16 @@ func (c *hostsServiceClient) ListEnrolTokens(ctx context.Context, in *ListEnrolT
 	return out, nil
 }
 
+func (c *hostsServiceClient) WithdrawEnrolToken(ctx context.Context, in *WithdrawEnrolTokenRequest, opts ...grpc.CallOption) (*WithdrawEnrolTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WithdrawEnrolTokenResponse)
+	err := c.cc.Invoke(ctx, HostsService_WithdrawEnrolToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *hostsServiceClient) CordonHost(ctx context.Context, in *CordonHostRequest, opts ...grpc.CallOption) (*CordonHostResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CordonHostResponse)
@@ -140,6 +153,8 @@ type HostsServiceServer interface {
 	// CreateEnrolToken lets one host in, once.
 	CreateEnrolToken(context.Context, *CreateEnrolTokenRequest) (*CreateEnrolTokenResponse, error)
 	ListEnrolTokens(context.Context, *ListEnrolTokensRequest) (*ListEnrolTokensResponse, error)
+	// WithdrawEnrolToken lets no host in any more by a token that none has used.
+	WithdrawEnrolToken(context.Context, *WithdrawEnrolTokenRequest) (*WithdrawEnrolTokenResponse, error)
 	// CordonHost keeps new runs away from it, or no longer.
 	CordonHost(context.Context, *CordonHostRequest) (*CordonHostResponse, error)
 	// DrainHost also waits for the runs that it has.
@@ -167,6 +182,9 @@ func (UnimplementedHostsServiceServer) CreateEnrolToken(context.Context, *Create
 }
 func (UnimplementedHostsServiceServer) ListEnrolTokens(context.Context, *ListEnrolTokensRequest) (*ListEnrolTokensResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEnrolTokens not implemented")
+}
+func (UnimplementedHostsServiceServer) WithdrawEnrolToken(context.Context, *WithdrawEnrolTokenRequest) (*WithdrawEnrolTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WithdrawEnrolToken not implemented")
 }
 func (UnimplementedHostsServiceServer) CordonHost(context.Context, *CordonHostRequest) (*CordonHostResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CordonHost not implemented")
@@ -270,6 +288,24 @@ func _HostsService_ListEnrolTokens_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _HostsService_WithdrawEnrolToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WithdrawEnrolTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostsServiceServer).WithdrawEnrolToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HostsService_WithdrawEnrolToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostsServiceServer).WithdrawEnrolToken(ctx, req.(*WithdrawEnrolTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _HostsService_CordonHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CordonHostRequest)
 	if err := dec(in); err != nil {
@@ -346,6 +382,10 @@ var HostsService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListEnrolTokens",
 			Handler:    _HostsService_ListEnrolTokens_Handler,
+		},
+		{
+			MethodName: "WithdrawEnrolToken",
+			Handler:    _HostsService_WithdrawEnrolToken_Handler,
 		},
 		{
 			MethodName: "CordonHost",

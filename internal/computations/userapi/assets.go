@@ -35,7 +35,9 @@ func (s assets) ListAssets(ctx context.Context, q *computationsv1.ListAssetsRequ
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.svc.Assets(ctx, who(ctx), computations.ID(q.GetWorkspaceId()), computations.AssetKind(q.GetKind()), q.GetRetired(), p)
+	list, err := s.svc.Assets(ctx, who(ctx), computations.AssetFilter{
+		Workspace: computations.ID(q.GetWorkspaceId()), Kind: computations.AssetKind(q.GetKind()), Retired: q.GetRetired(),
+	}, p)
 	if err != nil {
 		return nil, err
 	}

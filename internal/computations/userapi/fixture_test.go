@@ -375,6 +375,9 @@ func (w *world) hosts() {
 		w.name("host", "host", h.ID)
 		return tx.PutHost(h)
 	})
+	token, _, err := w.svc.CreateEnrolToken(context.Background(), w.who["olga"], "host-2", time.Hour)
+	w.check(err)
+	w.name("enrol token", "token", token.ID)
 }
 
 // served is an API that answers, and a connection to it.

@@ -38,6 +38,10 @@ func (s hosts) ListEnrolTokens(ctx context.Context, _ *computationsv1.ListEnrolT
 	return &computationsv1.ListEnrolTokensResponse{Tokens: each(list, enrolToken)}, err
 }
 
+func (s hosts) WithdrawEnrolToken(ctx context.Context, q *computationsv1.WithdrawEnrolTokenRequest) (*computationsv1.WithdrawEnrolTokenResponse, error) {
+	return &computationsv1.WithdrawEnrolTokenResponse{}, s.svc.WithdrawEnrolToken(ctx, who(ctx), computations.ID(q.GetTokenId()))
+}
+
 func (s hosts) CordonHost(ctx context.Context, q *computationsv1.CordonHostRequest) (*computationsv1.CordonHostResponse, error) {
 	return &computationsv1.CordonHostResponse{}, s.svc.CordonHost(ctx, who(ctx), computations.ID(q.GetHostId()), q.GetCordoned())
 }

@@ -242,6 +242,9 @@ var methods = map[string]method{
 		return &computationsv1.CreateEnrolTokenRequest{Name: "host-2", Ttl: durationpb.New(time.Hour)}
 	}},
 	"HostsService/ListEnrolTokens": {scope: service, action: computations.HostEnrol, who: "olga", request: func(*world) proto.Message { return &computationsv1.ListEnrolTokensRequest{} }},
+	"HostsService/WithdrawEnrolToken": {scope: service, action: computations.HostWithdraw, who: "olga", request: func(w *world) proto.Message {
+		return &computationsv1.WithdrawEnrolTokenRequest{TokenId: string(w.things["enrol token"])}
+	}},
 	"HostsService/CordonHost": {scope: service, action: computations.HostCordon, who: "olga", request: func(w *world) proto.Message {
 		return &computationsv1.CordonHostRequest{HostId: string(w.things["host"]), Cordoned: true}
 	}},

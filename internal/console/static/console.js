@@ -23,17 +23,19 @@ for (const button of all("button.copy")) {
 for (const form of all("form[method=post]:not([action])")) form.action = location.pathname + location.search;
 
 // Times by the reader's own clock; UTC stays as the title.
-for (const t of all("time[data-form]")) {
-  t.title = t.textContent;
-  const date = { day: "numeric", month: "short", year: "numeric" };
-  t.textContent = new Date(t.dateTime).toLocaleString("en-GB", t.dataset.form === "date" ? date : { ...date, hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
-}
+const day = { day: "numeric", month: "short", year: "numeric" }, minute = { hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+const forms = { date: day, full: { ...day, ...minute }, entry: { day: "numeric", month: "short", ...minute, second: "2-digit" } };
+const local = t => {
+  t.title ||= t.textContent;
+  t.textContent = new Date(t.dateTime).toLocaleString("en-GB", forms[t.dataset.form]);
+};
+all("time[data-form]").forEach(local);
 
 // The live log of a run.
 const list = $("#entries[data-stream]");
 if (list) {
   const most = 1000, live = $("#live"), text = $("#live-text"), pause = $("#live-pause");
-  let last = "", source, ended = false, paused = false;
+  let last = "", source, ended = false, paused = false, failures = 0, again;
   const done = id => {
     const step = id && $(`[data-step="${CSS.escape(id)}"]`);
     if (!step || step.className === "done") return;
@@ -44,16 +46,24 @@ if (list) {
   const on = (name, f) => source.addEventListener(name, e => { last = e.lastEventId || last; f(JSON.parse(e.data)); });
   const open = () => {
     source?.close();
+    clearTimeout(again);
     if (ended || paused || document.hidden) return;
     source = new EventSource(list.dataset.stream.replace(/after=\d+/, m => last ? "after=" + last : m));
-    source.onopen = () => { text.textContent = "Live"; };
-    source.onerror = () => { text.textContent = "Connecting again …"; };
+    source.onopen = () => { text.textContent = "Live"; failures = 0; };
+    source.onerror = () => {
+      text.textContent = "Connecting again …";
+      // The browser comes again by itself after a broken connection, and never after
+      // another answer than 200, such as a proxy's while the service starts anew.
+      if (source.readyState === EventSource.CLOSED) again = setTimeout(open, Math.min(1000 * 2 ** failures++, 30000));
+    };
     on("entry", e => {
       const near = innerHeight + scrollY > document.body.scrollHeight - 200;
       const item = $("#line").content.cloneNode(true), li = item.firstElementChild, put = (q, t) => { $(q, li).textContent = t; };
       li.className = `entry ${e.level} ${e.type}`;
-      $("time", li).dateTime = e.iso;
-      put("time", e.time); put(".source", e.source); put(".level", e.level); put("strong", e.title); put(".msg", e.text); put("small", e.details);
+      const time = $("time", li);
+      time.dateTime = time.title = e.iso;
+      local(time);
+      put(".source", e.source); put(".level", e.level); put("strong", e.title); put(".msg", e.text); put("small", e.details);
       list.append(item);
       if (list.children.length > most) list.firstElementChild.remove();
       $("#no-entries")?.remove();

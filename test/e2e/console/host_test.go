@@ -44,11 +44,15 @@ func enrol(t *testing.T, command string) *host {
 		value, _, _ := strings.Cut(rest, " ")
 		return value
 	}
+	token := word("printf %s")
+	if word("--token") != "-" {
+		t.Fatalf("the command has the token among its arguments: %s", command)
+	}
 	dir := t.TempDir()
 	files := manager.Enrolled{Key: filepath.Join(dir, "key.pem"), Certificate: filepath.Join(dir, "cert.pem"), Authorities: filepath.Join(dir, "ca.pem")}
 	ctx, cancel := context.WithCancel(context.Background())
 	if _, err := manager.Enrol(ctx, manager.Enrolment{
-		Address: word("--service"), Token: word("printf %s"), Fingerprint: word("--fingerprint"), InstanceID: "sim-1", Version: "1.2.3",
+		Address: word("--service"), Token: token, Fingerprint: word("--fingerprint"), InstanceID: "sim-1", Version: "1.2.3",
 		Timeout: patience, Clock: manager.SystemClock{}, Into: files,
 	}); err != nil {
 		t.Fatal(err)
@@ -108,16 +112,17 @@ func (h *host) send(m *managerv1.ConnectRequest) {
 	}
 }
 
-// accept waits for a run and takes it.
-func (h *host) accept() *managerv1.RunRequest {
+// accept waits for a run and takes it, with an agent that participants reach.
+func (h *host) accept() (*managerv1.RunRequest, *agentOf) {
 	h.t.Helper()
 	select {
 	case r := <-h.runs:
-		h.send(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_RunReply{RunReply: &managerv1.RunReply{RunId: r.GetRunId(), AgentHostPort: 6100}}})
-		return r
+		a := startAgent(h.t, r)
+		h.send(&managerv1.ConnectRequest{Message: &managerv1.ConnectRequest_RunReply{RunReply: &managerv1.RunReply{RunId: r.GetRunId(), AgentHostPort: uint32(a.port)}}})
+		return r, a
 	case <-time.After(patience):
 		h.t.Fatal("the host gets no run")
-		return nil
+		return nil, nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -110,6 +111,8 @@ func TestThreePeople(t *testing.T) {
 	ingrid.sees("The draft is saved.", "nobody is named to bring the dataset scans.csv", "Your parts: Creator and algorithm provider.")
 	ingrid.inspect("computation-draft")
 	computation := ingrid.path()
+	short := computation[len(computation)-8:]
+	manifestFile := "manifest-" + short + ".json"
 
 	// Two invitations.
 	anders, mei := b.participant("Anders", "anders@example.org"), b.participant("Mei", "mei@example.org")
@@ -197,10 +200,10 @@ func TestThreePeople(t *testing.T) {
 	mei.open(computation)
 	mei.sees("Approvals are missing from Mei Tanaka.")
 	mei.inspect("computation-approvals")
-	mei.open(computation + "/approve")
+	mei.press("hand the approval in here")
 	mei.inspect("approve")
-	mei.types("cocos-cli computations manifest " + strings.TrimPrefix(computation, "/c/") + " --out manifest.json")
-	mei.types("cocos-cli manifest approve manifest.json --key mei.pem > approval.json")
+	mei.types("cocos-cli computations manifest " + strings.TrimPrefix(computation, "/c/") + " --out " + manifestFile)
+	mei.types(mei.commands()[0])
 	mei.put("Or its text", "{}")
 	mei.press("Hand in the approval")
 	mei.sees("is not what cocos-cli manifest approve prints")
@@ -223,12 +226,16 @@ func TestThreePeople(t *testing.T) {
 	grace.press("Make the command")
 	grace.inspect("enrol-command")
 	h := enrol(t, grace.commands()[0])
-	request := h.accept()
+	request, agent := h.accept()
 
-	runs(t, h, request.GetRunId(), ingrid, request.GetManifest())
+	runs(t, s, h, request.GetRunId(), agent.port, ingrid, request.GetManifest())
 	anders.open(computation)
-	anders.sees("Send the dataset scans.csv", "cocos-cli data scans.csv --name scans.csv --agent 127.0.0.1:6100 --key anders.pem --manifest manifest.json --policy policy.json", "SIMULATED", "can’t vouch for it")
+	anders.sees("Send the dataset scans.csv", "cocos-cli data scans.csv --name scans.csv --agent 127.0.0.1:"+itoa(agent.port)+" --key anders.pem --manifest "+manifestFile+" --policy policy.json", "SIMULATED", "can’t vouch for it")
 	anders.inspect("computation-running")
+	// He has a policy of his own, and types what he is told: the dataset is there.
+	anders.file("policy.json", agent.policy)
+	anders.follow()
+	agent.has("scans.csv")
 	finish(h, request.GetRunId(), ingrid)
 
 	// The receipt comes with the result, to Mei's machine.
@@ -237,7 +244,7 @@ func TestThreePeople(t *testing.T) {
 	mei.do(chromedp.Click(`//summary[contains(., "Hand in a receipt")]`, chromedp.BySearch),
 		chromedp.SetUploadFiles(`#receipt-file`, []string{filepath.Join(mei.dir, "receipt.json")}, chromedp.ByQuery))
 	mei.press("Hand it in")
-	mei.sees("The receipt is handed in.", "It is about the manifest of this computation.", "The agent had 3 approvals, all that the manifest asks for.", "The TEE was SIMULATED by its host.", "cocos-cli receipt verify receipt.json")
+	mei.sees("The receipt is handed in.", "It is about the manifest of this computation.", "The agent had 3 approvals, all that the manifest asks for.", "The TEE was SIMULATED by its host.", "cocos-cli receipt verify run-"+short+"-1.receipt.json")
 	mei.inspect("run-receipt")
 	mei.open(computation)
 	mei.sees("What the receipt says", "Finished")
@@ -253,7 +260,7 @@ func TestThreePeople(t *testing.T) {
 	if words := anders.words(); strings.Contains(words, "What the receipt says") {
 		t.Error("Anders sees the receipt")
 	}
-	tour(grace, ingrid, anders, computation)
+	tour(t, grace, ingrid, anders, computation)
 }
 
 // workspaceOf is where the person is.
@@ -273,7 +280,7 @@ func (p *person) fetch(path string) string {
 }
 
 // runs has the VM come up while Ingrid watches, who doesn't touch anything.
-func runs(t *testing.T, h *host, run string, ingrid *participant, raw []byte) {
+func runs(t *testing.T, s *service, h *host, run string, port int, ingrid *participant, raw []byte) {
 	const agent, shim = eventv1.Source_SOURCE_AGENT, eventv1.Source_SOURCE_SHIM
 	f, err := manifest.Parse(raw)
 	if err != nil {
@@ -286,7 +293,7 @@ func runs(t *testing.T, h *host, run string, ingrid *participant, raw []byte) {
 			t.Fatalf("%s: Ingrid is at %s", what, p)
 		}
 	}
-	h.tells(run, eventv1.Source_SOURCE_MANAGER, vm.EventAccepted, "the run was accepted", "agent_port", "6100")
+	h.tells(run, eventv1.Source_SOURCE_MANAGER, vm.EventAccepted, "the run was accepted", "agent_port", itoa(port))
 	h.tells(run, shim, vm.EventStarting, "the VM is being started", "tee", "sim", "simulated", "true")
 	h.tells(run, shim, vm.EventBooting, "QEMU runs; waiting for the agent", "qemu_pid", "4711")
 	watching("the VM boots", `document.querySelector('[data-step="boot"]').className === "done" && document.querySelector("#run-state").textContent.includes("Starting")`)
@@ -300,16 +307,47 @@ func runs(t *testing.T, h *host, run string, ingrid *participant, raw []byte) {
 	h.tells(run, agent, vm.EventInput, "received the algorithm", "kind", "algorithm")
 	watching("the algorithm arrives", `document.querySelector('[data-step="algorithm"]').className === "done"`)
 	// In order, each once, though the page was never loaded anew.
-	var lines []string
-	ingrid.do(chromedp.Evaluate(`[...document.querySelectorAll(".entry .msg")].map(m => m.textContent).filter(m => m.startsWith("line "))`, &lines))
-	if len(lines) != 40 {
-		t.Errorf("the page has %d lines of the agent", len(lines))
-	}
-	for i, line := range lines {
-		if !strings.HasPrefix(line, "line "+itoa(i+1)+" ") {
-			t.Errorf("line %d is %q", i+1, line)
+	eachOnce := func(want int) {
+		t.Helper()
+		var lines []string
+		ingrid.do(chromedp.Evaluate(`[...document.querySelectorAll(".entry .msg")].map(m => m.textContent).filter(m => m.startsWith("line "))`, &lines))
+		if len(lines) != want {
+			t.Errorf("the page has %d lines of the agent, want %d", len(lines), want)
+		}
+		for i, line := range lines {
+			if !strings.HasPrefix(line, "line "+itoa(i+1)+" ") {
+				t.Errorf("line %d is %q", i+1, line)
+			}
 		}
 	}
+	eachOnce(40)
+	// A proxy that answers for the service while that is away ends a stream for good,
+	// as browsers see it: the page asks for another.
+	ingrid.cut = true
+	way := throughProxy(t, s.url)
+	ingrid.open(way.URL + "/r/" + run)
+	watching("the page is live again", `document.querySelector("#live-text").textContent === "Live"`)
+	way.cut(true)
+	for i := range 20 {
+		h.logs(run, agent, eventv1.Level_LEVEL_INFO, "line %d of the agent", 41+i)
+	}
+	watching("the way is cut", `document.querySelector("#live-text").textContent !== "Live"`)
+	for end := time.Now().Add(patience); way.refused.Load() < 2; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the page doesn't come again")
+		}
+	}
+	way.cut(false)
+	h.logs(run, agent, eventv1.Level_LEVEL_INFO, "line 61 of the agent")
+	watching("the way is open again", `document.querySelector("#live-text").textContent === "Live" && [...document.querySelectorAll(".entry .msg")].some(m => m.textContent.startsWith("line 61 "))`)
+	eachOnce(61)
+	var untimely []string
+	ingrid.do(chromedp.Evaluate(`[...document.querySelectorAll(".entry time")].map(t => t.textContent).filter(t => !/^\d{1,2} \w+,? (at )?\d\d:\d\d:\d\d \S+$/.test(t))`, &untimely))
+	if len(untimely) > 0 {
+		t.Errorf("lines say %q, and not their day, hour and zone", untimely)
+	}
+	ingrid.open("/r/" + run)
+	ingrid.cut = false
 	ingrid.inspect("run-live")
 	ingrid.open("/r/" + run + "?level=warn")
 	ingrid.sees("a call was refused")
@@ -380,7 +418,7 @@ func makeReceipt(t *testing.T, run string, raw []byte, people []*participant) st
 }
 
 // tour looks at the pages that the journey didn't come by.
-func tour(grace, ingrid, anders *participant, computation string) {
+func tour(t *testing.T, grace, ingrid, anders *participant, computation string) {
 	ws := "/w/" + workspaceOf(ingrid)
 	for name, path := range map[string]string{
 		"dashboard": ws, "computations": ws + "/computations", "computations-none": ws + "/computations?text=zzz", "import": ws + "/computations/import",
@@ -398,11 +436,20 @@ func tour(grace, ingrid, anders *participant, computation string) {
 	ingrid.sees("This is the copy.")
 	ingrid.open(ingrid.path() + "/people")
 	ingrid.inspect("people")
+	// A label is that of the person beside whom it stands: who comes last is changed.
+	last := fmt.Sprintf("(%s)[last()]", byLabel("Viewer"))
+	var before, after string
+	ingrid.do(chromedp.AttributeValue(last+`/ancestor::form`, "action", &before, nil, chromedp.BySearch), chromedp.Click(`(//label[starts-with(normalize-space(.), "Viewer")])[last()]`, chromedp.BySearch),
+		chromedp.Evaluate(`[...document.querySelectorAll('input[value="viewer"]:checked')].map(e => e.form.getAttribute("action")).join()`, &after))
+	if before != after {
+		t.Errorf("the label of %s changes %s", before, after)
+	}
 	ingrid.open("/nothing-here")
 	ingrid.inspect("not-found")
 	ingrid.open("/settings")
 	ingrid.fill("Name of a new token", "nightly")
 	ingrid.press("Make a token")
+	ingrid.sees("The token is made.", "Revoke the token nightly")
 	ingrid.inspect("token")
 	anders.open(ws + "/audit")
 	anders.inspect("denied")
