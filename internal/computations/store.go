@@ -60,8 +60,10 @@ type EntryFilter struct {
 	After    int64
 	Backward bool
 	Limit    int
-	Types    []EntryType
-	Sources  []string
+	// Bytes ends with the entry that reaches as many, by Entry.Size; zero: no bound.
+	Bytes   int
+	Types   []EntryType
+	Sources []string
 	// Levels of log lines; events count as "info".
 	Levels   []string
 	Kind     string
