@@ -124,7 +124,6 @@ type Reader interface {
 	Assets(workspace ID, kind AssetKind, retired bool, p Page) ([]Asset, error)
 
 	Computation(ID) (Computation, error)
-	ComputationByDigest(workspace ID, digest [32]byte) (Computation, error)
 	Computations(ComputationFilter, Page) ([]Computation, error)
 	// CountComputations by stage or newest run's state.
 	CountComputations(ComputationFilter) (map[string]int, error)
