@@ -48,7 +48,10 @@ func newWatch(p *parts) *watch {
 		Name: "cocos_computations_build_info", Help: "1, with the version of this program.", ConstLabels: prometheus.Labels{"version": version()},
 	})
 	build.Set(1)
-	w.registry.MustRegister(w.pages, build, &lookout{p: p}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	again := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "cocos_store_retries_total", Help: "Transactions that ran again, as others were in their way.",
+	}, func() float64 { return float64(p.store.Retries()) })
+	w.registry.MustRegister(w.pages, build, again, &lookout{p: p}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return w
 }
 

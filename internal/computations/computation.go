@@ -234,6 +234,18 @@ func (e *Entry) Bytes() int64 {
 	return int64(n)
 }
 
+// entrySize is what an entry takes beside its texts, in bytes, about.
+const entrySize = 256
+
+// Size is what the entry takes in memory, in bytes, about.
+func (e *Entry) Size() int {
+	n := entrySize + len(e.Message)
+	for name, value := range e.Attributes {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
 // Receipt is what a consumer handed in: only consumers of the computation see it.
 type Receipt struct {
 	Run ID

@@ -70,8 +70,10 @@ type EntryFilter struct {
 	After    int64
 	Backward bool
 	Limit    int
-	Types    []EntryType
-	Sources  []string
+	// Bytes ends with the entry that reaches as many, by Entry.Size; zero: no bound.
+	Bytes   int
+	Types   []EntryType
+	Sources []string
 	// Levels of log lines; events count as "info".
 	Levels   []string
 	Kind     string
@@ -132,7 +134,6 @@ type Reader interface {
 	Assets(AssetFilter, Page) ([]Asset, error)
 
 	Computation(ID) (Computation, error)
-	ComputationByDigest(workspace ID, digest [32]byte) (Computation, error)
 	Computations(ComputationFilter, Page) ([]Computation, error)
 	// CountComputations by stage or newest run's state.
 	CountComputations(ComputationFilter) (map[string]int, error)

@@ -7,8 +7,10 @@ import (
 )
 
 const (
-	// watchBatch is how many entries a watcher gets at once.
+	// watchBatch is how many entries a watcher gets at once, and watchBytes how much:
+	// no more is begun with.
 	watchBatch = 500
+	watchBytes = 1 << 20
 	maxEntries = 1000
 )
 
@@ -48,7 +50,7 @@ func (s *Service) Watch(ctx context.Context, who Identity, id ID, after int64, s
 			if err != nil {
 				return access{}, err
 			}
-			entries, err = r.Entries(id, EntryFilter{After: after, Limit: watchBatch})
+			entries, err = r.Entries(id, EntryFilter{After: after, Limit: watchBatch, Bytes: watchBytes})
 			return x, err
 		})
 		if err != nil {
@@ -63,7 +65,7 @@ func (s *Service) Watch(ctx context.Context, who Identity, id ID, after int64, s
 		if len(entries) > 0 {
 			after = entries[len(entries)-1].Position
 		}
-		if len(entries) == watchBatch {
+		if len(entries) == watchBatch || size(entries) >= watchBytes {
 			continue
 		}
 		if x.run.State.Ended() {
@@ -76,4 +78,11 @@ func (s *Service) Watch(ctx context.Context, who Identity, id ID, after int64, s
 		case <-again.C:
 		}
 	}
+}
+
+func size(entries []Entry) (n int) {
+	for i := range entries {
+		n += entries[i].Size()
+	}
+	return n
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -201,6 +203,27 @@ func TestWatchEnds(t *testing.T) {
 	err := p.Watch(ctx, p.bob.Identity, run.ID, 0, func([]c.Entry, c.Run) error { cancel(); return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Long entries come in batches of a bounded size, and none is lost.
+func TestWatchIsBoundedInBytes(t *testing.T) {
+	p := newPlay(t)
+	p.ready()
+	run := p.run()
+	var es []c.Entry
+	for i := range 5 {
+		es = append(es, c.Entry{Run: run.ID, Type: c.EntryEvent, Source: "agent", Sequence: int64(i + 1), Kind: "test", Attributes: map[string]string{"x": strings.Repeat("y", 400<<10)}})
+	}
+	p.ok(p.store.Update(p.ctx, func(w c.Writer) error { return empty(w.Append(es)) }))
+	p.put(run.ID, func(r *c.Run) { r.State, r.Ended = c.RunFinished, p.clock.Now() })
+	var got []int
+	p.ok(p.Watch(p.ctx, p.bob.Identity, run.ID, 0, func(es []c.Entry, _ c.Run) error {
+		got = append(got, len(es))
+		return nil
+	}))
+	if !slices.Equal(got, []int{4, 2}) { // the first has run.queued
+		t.Errorf("batches of %v", got)
 	}
 }
 

@@ -9,7 +9,7 @@
 //   - Every address is in the table of routes.go, with the door it stands behind.
 //     A test walks the table with every wrong identity.
 //   - Nothing changes on GET. What changes something comes from a page of this
-//     console (origin.go), and what can't be undone is asked for first.
+//     console (guard.go), and what can't be undone is asked for first.
 //   - A browser is told to run this console's own script and style and nothing
 //     else; no text of a user is ever markup.
 //   - Errors of the service's own are logged and shown as a reference, never as

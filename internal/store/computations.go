@@ -35,11 +35,6 @@ func (x *tx) Computation(c id) (computation, error) {
 	return found.computation, err
 }
 
-func (x *tx) ComputationByDigest(workspace id, digest [32]byte) (computation, error) {
-	found, err := computationTable.one(x, "WHERE t.workspace_id = $1 AND t.digest = $2", workspace, digest)
-	return found.computation, err
-}
-
 // PutComputation writes what follows from the manifest, too: how many approvals
 // it wants, and whether they are there.
 func (x *tx) PutComputation(c computation) error {

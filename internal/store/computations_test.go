@@ -29,12 +29,7 @@ func testComputations(t *testing.T, s *store.Store) {
 	same(t, s, c, get)
 
 	w.frozen.LastRun = computations.RunQueued
-	same(t, s, w.frozen, func(r reader) (computations.Computation, error) {
-		return r.ComputationByDigest(w.ws.ID, w.frozen.Digest)
-	})
-	if err := s.View(t.Context(), func(r reader) error { _, err := r.ComputationByDigest(w.other.ID, w.frozen.Digest); return err }); !errors.Is(err, computations.ErrNoRow) {
-		t.Errorf("in another workspace: %v", err)
-	}
+	same(t, s, w.frozen, func(r reader) (computations.Computation, error) { return r.Computation(w.frozen.ID) })
 }
 
 func testSelectComputations(t *testing.T, s *store.Store) {

@@ -198,7 +198,6 @@ func testMissing(t *testing.T, s *store.Store) {
 		"Asset":               func(r reader) error { _, err := r.Asset("x"); return err },
 		"Computation":         func(r reader) error { _, err := r.Computation("x"); return err },
 		"Computation empty":   func(r reader) error { _, err := r.Computation(""); return err },
-		"ComputationByDigest": func(r reader) error { _, err := r.ComputationByDigest("ws", [32]byte{1}); return err },
 		"Run":                 func(r reader) error { _, err := r.Run("x"); return err },
 		"Receipt":             func(r reader) error { _, err := r.Receipt("run-1"); return err },
 		"Host":                func(r reader) error { _, err := r.Host("x"); return err },

@@ -58,7 +58,12 @@ func (x *tx) Entries(run id, ef computations.EntryFilter) ([]entry, error) {
 	if !ef.To.IsZero() {
 		f.add("t.time < ?", ef.To)
 	}
-	return entryTable.all(x, using+f.where("ORDER BY "+order+" LIMIT "+strconv.Itoa(entryLimit(ef.Limit))), f.args...)
+	rest := using + f.where("ORDER BY "+order+" LIMIT "+strconv.Itoa(entryLimit(ef.Limit)))
+	if ef.Bytes <= 0 {
+		return entryTable.all(x, rest, f.args...)
+	}
+	left := ef.Bytes
+	return entryTable.until(x, func(e *entry) bool { left -= e.Size(); return left <= 0 }, rest, f.args...)
 }
 
 func entryLimit(n int) int {

@@ -134,6 +134,10 @@ func testSelectEntries(t *testing.T, s *store.Store) {
 		"to":                    {ef{To: now.Add(time.Hour)}, []int64{1, 2, 3, 5}},
 		"all of it, backward":   {ef{Text: "agent", Sources: []string{"agent"}, To: now.Add(1), Backward: true}, []int64{5, 1}},
 		"nothing after the end": {ef{After: 5}, nil},
+		"one, if it is large":   {ef{Bytes: 1}, []int64{1}},
+		"some bytes":            {ef{After: 1, Bytes: 300}, []int64{2, 3}},
+		"some bytes, backward":  {ef{Backward: true, Bytes: 600}, []int64{5, 4, 3}},
+		"more than there is":    {ef{Bytes: 1 << 20}, []int64{1, 2, 3, 4, 5}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			view(t, s, func(r reader) error {
@@ -144,6 +148,10 @@ func testSelectEntries(t *testing.T, s *store.Store) {
 				}
 				if !slices.Equal(got, c.want) {
 					t.Errorf("got %v, want %v", got, c.want)
+				}
+				if c.filter.Bytes > 0 { // the transaction goes on where rows were left unread
+					_, again := r.Run("run-1")
+					err = errors.Join(err, again)
 				}
 				return err
 			})

@@ -157,7 +157,8 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	return nil
 }
 
-// Retries counts the transactions that ran again, for a metric.
+// Retries counts the transactions that ran again, as others were in their way or the
+// connection was lost.
 func (s *Store) Retries() int64 { return s.retries.Load() }
 
 // View runs f in a transaction that sees one state and changes nothing.

@@ -44,11 +44,23 @@ func (t *table[T]) put(x *tx, v T) error {
 
 // all reads the rows that rest (WHERE and what follows) selects.
 func (t *table[T]) all(x *tx, rest string, args ...any) ([]T, error) {
+	return t.until(x, func(*T) bool { return false }, rest, args...)
+}
+
+// until is all up to the first row that enough says so of.
+func (t *table[T]) until(x *tx, enough func(*T) bool, rest string, args ...any) ([]T, error) {
 	var list []T
 	err := x.query(func(scan func(...any) error) error {
 		var v T
 		list = append(list, v)
-		return scan(t.cells(&list[len(list)-1])...)
+		last := &list[len(list)-1]
+		if err := scan(t.cells(last)...); err != nil {
+			return err
+		}
+		if enough(last) {
+			return errEnough
+		}
+		return nil
 	}, t.read+" "+rest, args...)
 	return list, err
 }

@@ -41,8 +41,14 @@ func (x *tx) query(row func(scan func(...any) error) error, query string, args .
 	if err != nil {
 		return x.fail(err)
 	}
-	return x.fail(x.session.query(row, query, args))
+	if err := x.session.query(row, query, args); !errors.Is(err, errEnough) {
+		return x.fail(err)
+	}
+	return nil
 }
+
+// errEnough ends a query whose other rows nobody wants.
+var errEnough = errors.New("no more rows are wanted")
 
 // value reads the one row that the query gives into cells; none is ErrNoRow.
 func (x *tx) value(cells []any, query string, args ...any) error {

@@ -48,11 +48,9 @@ const (
 
 // Config says where the authority is.
 type Config struct {
-	// Dir holds File, which is made where it is missing.
+	// Dir holds File, which is made where it is missing. An operator's own is taken
+	// there, too.
 	Dir string
-	// CertFile and KeyFile, both set, are the operator's, and Dir is not looked
-	// at.
-	CertFile, KeyFile string
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -69,21 +67,15 @@ func Open(c Config) (*Authority, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		return nil, errors.New("an authority's certificate and its key go together: name both files, or neither")
-	}
-	if c.CertFile != "" {
-		return read(c.CertFile, c.KeyFile, c.Now)
-	}
 	name := filepath.Join(c.Dir, File)
-	a, err := read(name, name, c.Now)
+	a, err := read(name, c.Now)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return a, err
 	}
 	if err := makeRoot(name, c.Now()); err != nil {
 		return nil, fmt.Errorf("making the certificate authority: %w", err)
 	}
-	return read(name, name, c.Now)
+	return read(name, c.Now)
 }
 
 // makeRoot leaves a whole file, or none. Where another process was faster, its
@@ -143,36 +135,36 @@ func encode(der []byte) []byte {
 }
 
 // read refuses what could not, or must not, sign.
-func read(certFile, keyFile string, now func() time.Time) (*Authority, error) {
-	key, err := readKey(keyFile)
+func read(name string, now func() time.Time) (*Authority, error) {
+	key, err := readKey(name)
 	if err != nil {
 		return nil, fmt.Errorf("reading the authority's key: %w", err)
 	}
-	text, err := readFile(certFile)
+	text, err := readFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("reading the authority's certificate: %w", err)
 	}
 	der := block(text, "CERTIFICATE")
 	if der == nil {
-		return nil, fmt.Errorf("%s holds no certificate; expected PEM", certFile)
+		return nil, fmt.Errorf("%s holds no certificate; expected PEM", name)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", certFile, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	at := now()
 	switch {
 	case !ok || !public.Equal(key.Public()):
-		return nil, fmt.Errorf("%s is not the key of the certificate in %s", keyFile, certFile)
+		return nil, fmt.Errorf("%s has a key that is not its certificate's", name)
 	case !cert.BasicConstraintsValid || !cert.IsCA:
-		return nil, fmt.Errorf("%s is not the certificate of an authority (CA: true)", certFile)
+		return nil, fmt.Errorf("%s is not the certificate of an authority (CA: true)", name)
 	case cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0:
-		return nil, fmt.Errorf("%s must not sign certificates, by its key usage", certFile)
+		return nil, fmt.Errorf("%s must not sign certificates, by its key usage", name)
 	case at.After(cert.NotAfter):
-		return nil, fmt.Errorf("%s expired on %s: every host has to enrol again with a new authority", certFile, cert.NotAfter.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("%s expired on %s: every host has to enrol again with a new authority", name, cert.NotAfter.UTC().Format(time.RFC3339))
 	case at.Before(cert.NotBefore):
-		return nil, fmt.Errorf("%s is not valid before %s: look at this machine's clock", certFile, cert.NotBefore.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("%s is not valid before %s: look at this machine's clock", name, cert.NotBefore.UTC().Format(time.RFC3339))
 	}
 	return &Authority{cert: cert, key: key, now: now}, nil
 }

@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -17,6 +18,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -220,27 +222,23 @@ func TestRequestsRefused(t *testing.T) {
 }
 
 // operators writes an authority of an operator's own, changed.
-func operators(t *testing.T, change func(c *x509.Certificate)) (certFile, keyFile string) {
+func operators(t *testing.T, change func(c *x509.Certificate)) (cert, key []byte) {
 	t.Helper()
-	key := p256(t)
+	own := p256(t)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ours"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true}
 	if change != nil {
 		change(template)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, own.Public(), own)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(own)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	certFile, keyFile = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem")
-	write(t, certFile, encode(der), 0o644)
-	write(t, keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600)
-	return certFile, keyFile
+	return encode(der), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 }
 
 func write(t *testing.T, name string, b []byte, mode os.FileMode) {
@@ -253,49 +251,51 @@ func write(t *testing.T, name string, b []byte, mode os.FileMode) {
 	}
 }
 
-// TestOperatorsAuthority: what is named is taken or refused, and nothing is made
-// in its place.
+// TestOperatorsAuthority: what lies in the folder is taken or refused, and nothing is
+// made in its place.
 func TestOperatorsAuthority(t *testing.T) {
 	cert, key := operators(t, nil)
 	_, other := operators(t, nil)
-	open, _ := operators(t, nil)
-	openKey := filepath.Join(filepath.Dir(open), "ca-key.pem")
-	write(t, openKey, read1(t, openKey), 0o640)
-	empty := filepath.Join(t.TempDir(), "empty")
-	write(t, empty, nil, 0o600)
-	changed := func(f func(*x509.Certificate)) [2]string { c, k := operators(t, f); return [2]string{c, k} }
+	changed := func(f func(*x509.Certificate)) []byte { c, k := operators(t, f); return slices.Concat(k, c) }
 	for name, c := range map[string]struct {
-		files [2]string
-		says  string
+		text []byte
+		mode os.FileMode
+		says string
 	}{
-		"good":                {[2]string{cert, key}, ""},
-		"no key":              {[2]string{cert, ""}, "go together"},
-		"no certificate":      {[2]string{"", key}, "go together"},
-		"missing key":         {[2]string{cert, key + "x"}, "no such file"},
-		"missing":             {[2]string{cert + "x", key}, "no such file"},
-		"another key":         {[2]string{cert, other}, "is not the key of the certificate"},
-		"key for all":         {[2]string{open, openKey}, "chmod 0600"},
-		"not a key":           {[2]string{cert, empty}, "holds no private key"},
-		"not a certificate":   {[2]string{empty, key}, "holds no certificate"},
-		"a folder":            {[2]string{filepath.Dir(cert), key}, "is not a file"},
-		"not of an authority": {changed(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, 0 }), "not the certificate of an authority"},
-		"must not sign":       {changed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), "must not sign"},
-		"expired":             {changed(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), "expired on"},
-		"not yet":             {changed(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), "not valid before"},
+		"good":                {slices.Concat(key, cert), 0o600, ""},
+		"certificate first":   {slices.Concat(cert, key), 0o600, ""},
+		"no key":              {cert, 0o600, "holds no private key"},
+		"no certificate":      {key, 0o600, "holds no certificate"},
+		"another key":         {slices.Concat(other, cert), 0o600, "a key that is not its certificate's"},
+		"for all to read":     {slices.Concat(key, cert), 0o640, "chmod 0600"},
+		"empty":               {nil, 0o600, "holds no private key"},
+		"too long":            {slices.Concat(key, cert, make([]byte, 64<<10)), 0o600, "is not a file of at most"},
+		"not of an authority": {changed(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, 0 }), 0o600, "not the certificate of an authority"},
+		"must not sign":       {changed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), 0o600, "must not sign"},
+		"expired":             {changed(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), 0o600, "expired on"},
+		"not yet":             {changed(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), 0o600, "not valid before"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			_, err := Open(Config{Dir: dir, CertFile: c.files[0], KeyFile: c.files[1]})
+			write(t, filepath.Join(dir, File), c.text, c.mode)
+			_, err := Open(Config{Dir: dir})
 			switch {
 			case c.says == "" && err != nil:
 				t.Error(err)
 			case c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
 				t.Errorf("%v; expected %q in it", err, c.says)
 			}
-			if entries, _ := os.ReadDir(dir); len(entries) > 0 {
-				t.Errorf("%v was made", entries)
+			if now := read1(t, filepath.Join(dir, File)); !bytes.Equal(now, c.text) {
+				t.Error("it was replaced")
 			}
 		})
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, File), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "is not a file") {
+		t.Errorf("a folder in its place: %v", err)
 	}
 }
 
@@ -316,7 +316,9 @@ func TestDamagedAuthorityIsNotReplaced(t *testing.T) {
 func TestNothingOutlivesTheAuthority(t *testing.T) {
 	cert, key := operators(t, nil)
 	c := &clock{at: time.Now()}
-	a, err := Open(Config{CertFile: cert, KeyFile: key, Now: c.now})
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, File), slices.Concat(key, cert), 0o600)
+	a, err := Open(Config{Dir: dir, Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,8 +32,11 @@ var kinds = map[computations.Kind]struct {
 var errSignIn = &computations.Error{Kind: computations.Unauthenticated, Message: "you are not signed in, or not any more",
 	Hint: "sign in: cocos-cli login URL"}
 
-// errDraining sends a watcher away.
-var errDraining = status.Error(codes.Unavailable, "the service is going down")
+// errDraining and errSlow send a watcher away.
+var (
+	errDraining = status.Error(codes.Unavailable, "the service is going down")
+	errSlow     = status.Error(codes.Aborted, "what was sent was not read in time; watch again from the last position")
+)
 
 func errBusy(most int) error {
 	return rpcerr.New(codes.ResourceExhausted, rpcerr.Detail{Reason: rpcerr.TooManyCalls, Hint: "let some of them end first"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -59,7 +60,7 @@ func (a *API) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, 
 		case <-ctx.Done():
 		}
 	}()
-	err = next(srv, &gatedStream{s, ctx, info.FullMethod})
+	err = next(srv, &gatedStream{s, ctx, info.FullMethod, a.c.Patience})
 	if err != nil && errors.Is(context.Cause(ctx), errDraining) {
 		err = errDraining
 	}
@@ -71,11 +72,28 @@ func (a *API) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, 
 // gatedStream has the context of a caller who was let in.
 type gatedStream struct {
 	grpc.ServerStream
-	ctx    context.Context
-	method string
+	ctx      context.Context
+	method   string
+	patience time.Duration
 }
 
 func (s *gatedStream) Context() context.Context { return s.ctx }
+
+// SendMsg gives up on a caller who doesn't read: what waits to be sent would stay in
+// memory for as long as the connection does. The send itself ends with the stream,
+// when this error has ended the call.
+func (s *gatedStream) SendMsg(m any) error {
+	sent := make(chan error, 1)
+	go func() { sent <- s.ServerStream.SendMsg(m) }()
+	t := time.NewTimer(s.patience)
+	defer t.Stop()
+	select {
+	case err := <-sent:
+		return err
+	case <-t.C:
+		return errSlow
+	}
+}
 
 func (s *gatedStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
@@ -98,7 +116,7 @@ func (a *API) enter(ctx context.Context, method string) (_ context.Context, leav
 			return nil, nil, unauthenticated(err)
 		}
 		ctx = context.WithValue(ctx, identityKey{}, id)
-		place = "credential " + string(id.Credential)
+		place = "user " + string(id.User) // who can have many credentials
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

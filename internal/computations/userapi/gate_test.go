@@ -98,8 +98,8 @@ func TestWatchingOutlivesTheDeadline(t *testing.T) {
 	}
 }
 
-// Each credential has its own bound; others don't wait for it.
-func TestConcurrentCallsAreBoundedForEachCredential(t *testing.T) {
+// Each user has a bound, with however many credentials; others don't wait for it.
+func TestConcurrentCallsAreBoundedForEachUser(t *testing.T) {
 	w := newWorld(t)
 	const most = 3
 	conn := w.serve(func(c *userapi.Config) { c.Concurrent = most })
@@ -120,6 +120,10 @@ func TestConcurrentCallsAreBoundedForEachCredential(t *testing.T) {
 	}
 	_, err := watch("vera")
 	wantReason(t, err, codes.ResourceExhausted, rpcerr.TooManyCalls, "", "3 calls of yours")
+	w.secrets["vera, again"] = secretOf("ct_", "vera")
+	w.credential("vera", computations.AccessToken, w.secrets["vera, again"], time.Hour)
+	_, err = watch("vera, again")
+	wantReason(t, err, codes.ResourceExhausted, rpcerr.TooManyCalls, "", "3 calls of yours")
 	if cancel, err := watch("rune"); err != nil {
 		t.Errorf("somebody else: %v", err)
 	} else {
@@ -136,6 +140,44 @@ func TestConcurrentCallsAreBoundedForEachCredential(t *testing.T) {
 			t.Fatalf("a place that was left stays taken: %v", err)
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// Who watches and doesn't read is sent away, and keeps no place.
+func TestWhoDoesNotReadIsSentAway(t *testing.T) {
+	w := newWorld(t)
+	conn := w.serve(func(c *userapi.Config) { c.Concurrent, c.Patience = 1, 100*time.Millisecond })
+	runs := computationsv1.NewRunsServiceClient(conn)
+	w.put(func(tx computations.Writer) error {
+		var entries []computations.Entry
+		for i := range int64(500) { // more than what waits for a reader on its way
+			entries = append(entries, computations.Entry{
+				Run: w.things["queued run"], Type: computations.EntryEvent, Source: "agent", Sequence: i + 1, Kind: "test", Message: strings.Repeat("x", 8<<10),
+			})
+		}
+		_, err := tx.Append(entries)
+		return err
+	})
+	stream, err := runs.Watch(w.as("vera"), &computationsv1.WatchRequest{RunId: string(w.things["queued run"])})
+	w.check(err)
+	_, err = stream.Recv() // it is under way, and that was all
+	w.check(err)
+	for try := 0; ; try++ {
+		_, err := runs.GetRun(w.as("vera"), &computationsv1.GetRunRequest{RunId: string(w.things["queued run"])})
+		if err == nil {
+			break
+		}
+		wantReason(t, err, codes.ResourceExhausted, rpcerr.TooManyCalls, "", "1 calls of yours")
+		if try == 1000 {
+			t.Fatal("whoever doesn't read keeps the place")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Aborted {
+		t.Errorf("the watcher got %v", err)
 	}
 }
 

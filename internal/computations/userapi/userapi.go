@@ -4,8 +4,9 @@
 //   - A handler translates and calls one use case. What somebody may do is decided
 //     in package computations, never here.
 //   - No method is reached without a credential that holds, but for those in open,
-//     and with each credential only so many at once.
-//   - A request is bounded in size and, unless it watches, in time.
+//     and of each user only so many at once.
+//   - A request is bounded in size and, unless it watches, in time; who watches and
+//     doesn't read is sent away.
 //   - Generated types stop here, and domain types don't leave: what a message does
 //     not name is not shown.
 //   - A refusal travels with its field and its hint; trouble of the service itself
@@ -40,6 +41,7 @@ const (
 
 	defaultDeadline   = 30 * time.Second
 	defaultConcurrent = 32
+	defaultPatience   = 30 * time.Second
 )
 
 // Config of an API. Service is required.
@@ -49,8 +51,11 @@ type Config struct {
 	Version string
 	// Deadline of a call that doesn't watch; zero: 30 seconds.
 	Deadline time.Duration
-	// Concurrent calls with one credential, or of one address without any; zero: 32.
+	// Concurrent calls of one user, or of one address without a credential; zero: 32.
 	Concurrent int
+	// Patience is how long whoever watches may take to read a message; zero: 30
+	// seconds.
+	Patience time.Duration
 	// Log is told of what goes wrong inside; nil: slog.Default.
 	Log *slog.Logger
 }
@@ -61,7 +66,7 @@ type API struct {
 	health *health.Server
 
 	mu sync.Mutex
-	// running calls by credential or address.
+	// running calls by user or address.
 	running  map[string]int
 	draining chan struct{}
 	drain    sync.Once
@@ -77,6 +82,9 @@ func New(c Config) (*API, error) {
 	}
 	if c.Concurrent == 0 {
 		c.Concurrent = defaultConcurrent
+	}
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
