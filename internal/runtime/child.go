@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -65,8 +66,9 @@ func child(conn *net.UnixConn) (report, error) {
 		return report{}, fmt.Errorf("reading what to run: %w", err)
 	}
 	go func() {
-		// Nothing more comes: whatever this returns, nobody waits any more.
-		_, _ = conn.Read(make([]byte, 1))
+		// Nothing more comes but the line's end, which the decoder may have left:
+		// whatever this returns, nobody waits any more.
+		_, _ = io.Copy(io.Discard, conn)
 		unix.Exit(1)
 	}()
 	// Whatever the agent's own starter left open stays here.

@@ -3,6 +3,7 @@ package runtime
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -498,6 +499,50 @@ func TestBadJobs(t *testing.T) {
 				t.Errorf("Run: %v; want %q in it", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestTheEndOfTheLineIsNotTheEnd: what follows the setup's last brace may come by
+// itself, which must not be taken for the end of Run.
+func TestTheEndOfTheLineIsNotTheEnd(t *testing.T) {
+	s, err := new(Runner).setup(newJob(t, "sleep"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs, err := socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args, cmd.Env, cmd.ExtraFiles, cmd.SysProcAttr = []string{childName}, []string{}, []*os.File{theirs}, namespaces(s)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	defer func() {
+		ours.Close()
+		_ = cmd.Wait() // it ends with its lifeline
+	}()
+	line, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ours.Write(line); err != nil {
+		t.Fatal(err)
+	}
+	results, said, ready := receiveReady(ours)
+	if !ready {
+		t.Fatalf("it is not ready: %+v", said)
+	}
+	defer results.Close()
+	if _, err := ours.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := ours.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it ended: %d, %v", n, err)
 	}
 }
 
