@@ -117,10 +117,12 @@ const (
 	Binary AlgorithmType = "binary"
 	// Python is one script.
 	Python AlgorithmType = "python"
+	// Wasm is one WebAssembly module, a command for WASI preview 1.
+	Wasm AlgorithmType = "wasm"
 )
 
 // AlgorithmTypes lists them in the order in which texts show them.
-func AlgorithmTypes() []AlgorithmType { return []AlgorithmType{Binary, Python} }
+func AlgorithmTypes() []AlgorithmType { return []AlgorithmType{Binary, Python, Wasm} }
 
 // Digest is a SHA-256; as text, 64 lower-case hexadecimal digits, the way
 // sha256sum prints it.

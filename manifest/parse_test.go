@@ -117,7 +117,7 @@ func TestEveryFieldMalformed(t *testing.T) {
 		"/approvals":                     {},
 		"/approvals/0":                   {{"", ""}, {"AAAA", "public key"}, {key + "A", ""}, {key[:20], ""}, {" " + key, ""}},
 		"/approvals/1":                   {{everybody().approver.Public().String(), "same key as /approvals/0"}},
-		"/algorithm/type":                {{absent, `""`}, {"", ""}, {"wasm", "binary"}, {"Python", ""}},
+		"/algorithm/type":                {{absent, `""`}, {"", ""}, {"fortran", "binary"}, {"Python", ""}},
 		"/algorithm/args/0":              {{"a\x00b", "NUL"}, {long, "70000"}},
 		"/algorithm/env/A":               {{"a\x00b", "NUL"}, {long, "70000"}},
 		"/algorithm/env/A=B":             {{"x", "variable's name"}},

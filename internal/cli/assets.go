@@ -137,7 +137,7 @@ algorithm is found from its file, or said with --type.`,
 	f.StringVar(&q.Kind, "kind", "", "`KIND`: algorithm or dataset")
 	f.StringVar(&q.Name, "name", "", "what lists call it (default: the file's name)")
 	f.StringVar(&q.Description, "description", "", "what it is, for people")
-	f.StringVar(&q.Type, "type", "", "`TYPE` of an algorithm: binary or python (default: found from the file)")
+	f.StringVar(&q.Type, "type", "", "`TYPE` of an algorithm: binary, python or wasm (default: found from the file)")
 	f.Int64Var(&q.UnpackedMax, "unpacked-max", 0, "of a folder: at most so many `BYTES` come out of its archive (default: the archive's size)")
 	complete(cmd, "kind", func() []string { return []string{kindAlgorithm, kindDataset} })
 	complete(cmd, "type", func() []string {
@@ -202,10 +202,12 @@ func algorithmType(path string) (string, error) {
 	switch {
 	case bytes.HasPrefix(head[:n], []byte("\x7fELF")):
 		return string(manifest.Binary), nil
+	case bytes.HasPrefix(head[:n], []byte("\x00asm")):
+		return string(manifest.Wasm), nil
 	case strings.HasSuffix(path, ".py"), bytes.HasPrefix(line, []byte("#!")) && bytes.Contains(line, []byte("python")):
 		return string(manifest.Python), nil
 	}
-	return "", usagef("say --type binary or --type python", "--type is missing, and %s looks like neither", path)
+	return "", usagef("say --type binary, --type python or --type wasm", "--type is missing, and %s looks like none of them", path)
 }
 
 func (a *app) assetsListCmd() *cobra.Command {

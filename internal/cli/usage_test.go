@@ -163,7 +163,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{line("assets ad"), `did you mean "add"?`},
 		{line("assets add " + file), "--kind is missing"},
 		{line("assets add " + file + " --kind result"), `--kind "result" is not known`},
-		{line("assets add " + file + " --kind algorithm"), "looks like neither"},
+		{line("assets add " + file + " --kind algorithm"), "looks like none of them"},
 		{line("assets add " + file + " --kind dataset --type python"), "--type is of algorithms only"},
 		{line("assets add " + file + " --kind dataset --unpacked-max 7"), "--unpacked-max is of folders only"},
 		{line("assets add " + u.dir + " --kind algorithm"), "an algorithm is one file"},

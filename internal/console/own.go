@@ -116,7 +116,7 @@ func assetForm(in *place, f *form) view {
 		Title: "Register an asset", Section: "assets", In: in, Form: f, Above: []link{{"Assets", "/w/" + string(in.ID) + "/assets"}},
 		Data: assetForms{
 			Kinds: []choice{{Value: "dataset", Text: "Dataset"}, {Value: "algorithm", Text: "Algorithm"}},
-			Types: []choice{{Value: "python", Text: "Python script"}, {Value: "binary", Text: "Binary (ELF)"}},
+			Types: []choice{{Value: "python", Text: "Python script"}, {Value: "binary", Text: "Binary (ELF)"}, {Value: "wasm", Text: "WebAssembly module (WASI)"}},
 		},
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ultravioletrs/cocos/internal/runtime/wasm"
 )
 
 // childName is the argv[0] of the child.
@@ -23,9 +25,10 @@ const childName = "cocos-exec"
 const childSocket = 3
 
 // Child is the first statement of main, and of the TestMain of packages whose
-// tests run algorithms. In a process that Run started it does not return;
-// otherwise it does nothing.
+// tests run algorithms. In a process that Run started, and in the engine of a
+// WebAssembly module, it does not return; otherwise it does nothing.
 func Child() {
+	wasm.Main()
 	if len(os.Args) == 0 || os.Args[0] != childName {
 		return
 	}
@@ -91,17 +94,18 @@ func child(conn *net.UnixConn) (report, error) {
 	}
 	pid, err := start(s, null.Fd())
 	if err != nil {
-		return report{}, fmt.Errorf("starting %s: %w", s.Argv[0], err)
+		return report{}, fmt.Errorf("starting %s: %w", s.Exec, err)
 	}
 	said, err := reapUntil(pid)
 	said.OutputFull = isFull(results)
+	said.OutOfMemory = s.Engine != "" && said.Signal == "SIGKILL"
 	return said, err
 }
 
 // start starts the algorithm.
 func start(s setup, stdin uintptr) (pid int, err error) {
 	limitData := s.LimitData && s.Limits.MemoryBytes > 0
-	pid, err = syscall.ForkExec(s.Argv[0], s.Argv, &syscall.ProcAttr{
+	pid, err = syscall.ForkExec(s.Exec, s.Argv, &syscall.ProcAttr{
 		Dir: workPath, Env: s.Env,
 		Files: []uintptr{stdin, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Ptrace: limitData},

@@ -36,6 +36,10 @@ func buildRoot(s setup) (results *os.File, err error) {
 	b := &rootBuilder{root: s.Dir}
 	defer b.close()
 	program := b.open(s.Program)
+	engine := ""
+	if s.Engine != "" {
+		engine = b.open(s.Engine)
+	}
 	datasets := b.open(filepath.Join(s.Dir, datasetsDir))
 	devices := map[string]string{}
 	for _, n := range deviceNodes {
@@ -65,6 +69,9 @@ func buildRoot(s setup) (results *os.File, err error) {
 		fmt.Sprintf("mode=0755,uid=%d,gid=%d,size=%d,%s", s.UID, s.GID, s.Limits.OutputBytes+1<<20, maxInodes))
 	b.mkdir("algorithm")
 	b.bindFile(program, s.Target[1:], readOnly)
+	if engine != "" {
+		b.bindFile(engine, s.Exec[1:], readOnly)
+	}
 	b.mount("proc", "proc", noPrivilege|unix.MS_NOEXEC, "hidepid=2")
 	b.setattr("", readOnly, 0)
 	results = b.openResults()

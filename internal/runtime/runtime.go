@@ -14,7 +14,9 @@
 //
 // Run starts this program again (Child) as the first process of the namespaces:
 // it builds the root, gives up what the algorithm must not have, starts it and
-// reaps. As root and as an ordinary user it is the same isolation; where the
+// reaps. A WebAssembly module is no program: there this program is started a
+// third time, as the engine, where other algorithms are themselves (package
+// wasm). As root and as an ordinary user it is the same isolation; where the
 // kernel refuses, nothing is run.
 package runtime
 
@@ -105,10 +107,14 @@ func (o Outcome) Succeeded() bool {
 // that can't be released.
 var ErrResults = errors.New("results can't be released")
 
-// Runner runs algorithms. Its zero value runs static binaries.
+// Runner runs algorithms. Its zero value runs static binaries and WebAssembly
+// modules.
 type Runner struct {
 	// Root is where the runtime disk is mounted; empty: there is none.
 	Root string
+	// Engine is the program that runs WebAssembly modules, static, whose main calls
+	// Child; empty: this program.
+	Engine string
 	// UID and GID of the algorithm; zero means AlgorithmID.
 	UID, GID int
 	// Limits take the place of what a manifest leaves at zero.
@@ -209,7 +215,7 @@ func judge(out *Outcome, state *os.ProcessState, said report, group *cgroup, cau
 	switch {
 	case errors.As(cause, &limit):
 		out.LimitExceeded = string(limit)
-	case group.outOfMemory():
+	case group.outOfMemory() || said.OutOfMemory:
 		out.LimitExceeded = LimitMemory
 	case said.OutputFull && !out.Succeeded():
 		out.LimitExceeded = LimitOutput

@@ -32,10 +32,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		probe = filepath.Join(dir, "probe")
-		build := exec.Command("go", "build", "-o", probe, "testdata/probe/main.go")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building the probe: %v\n%s", err, out)
+		if err := build(probe, "testdata/probe/main.go", "CGO_ENABLED=0"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
@@ -478,7 +476,7 @@ func TestBadJobs(t *testing.T) {
 		change func(*Job, *Runner)
 		want   string
 	}{
-		"type":          {func(j *Job, _ *Runner) { j.Type = "wasm" }, `algorithm type "wasm"`},
+		"type":          {func(j *Job, _ *Runner) { j.Type = "perl" }, `algorithm type "perl"`},
 		"no program":    {func(j *Job, _ *Runner) { j.Program += "x" }, "no such file"},
 		"a folder":      {func(j *Job, _ *Runner) { j.Program = j.Dir }, "not a regular file"},
 		"no datasets":   {func(j *Job, _ *Runner) { os.RemoveAll(filepath.Join(j.Dir, "datasets")) }, "datasets"},

@@ -36,10 +36,14 @@ type setup struct {
 	Dir     string
 	// Target is where the program is put.
 	Target string
-	Argv   []string
-	Env    []string
-	UID    int
-	GID    int
+	// Exec is what is started: the program or what runs it.
+	Exec string
+	Argv []string
+	Env  []string
+	UID  int
+	GID  int
+	// Engine is the file of Exec if that is the engine of WebAssembly modules.
+	Engine string
 	// Limits have no zero left but that of memory: none.
 	Limits       manifest.Limits
 	LimitData    bool // bound each process's memory
@@ -96,11 +100,13 @@ func (r *Runner) setup(job Job) (setup, error) {
 	}
 	switch job.Type {
 	case manifest.Binary:
-		s.Target, s.Argv = binaryPath, []string{binaryPath}
+		s.Target, s.Exec, s.Argv = binaryPath, binaryPath, []string{binaryPath}
 		err = r.checkBinary(job.Program)
 	case manifest.Python:
-		s.Target, s.Argv = scriptPath, []string{pythonPath, scriptPath}
+		s.Target, s.Exec, s.Argv = scriptPath, pythonPath, []string{pythonPath, scriptPath}
 		err = r.checkPython()
+	case manifest.Wasm:
+		err = r.setupModule(&s)
 	default:
 		err = fmt.Errorf("algorithm type %q is not one of %q", job.Type, manifest.AlgorithmTypes())
 	}

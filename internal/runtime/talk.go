@@ -33,6 +33,9 @@ type report struct {
 	CPU      time.Duration
 	// OutputFull: the file system of the results is full.
 	OutputFull bool
+	// OutOfMemory: the engine ended a WebAssembly module that asked for more than
+	// its limit, or the kernel did.
+	OutOfMemory bool
 }
 
 // socketpair returns Run's end and the child's.

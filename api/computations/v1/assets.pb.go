@@ -38,7 +38,7 @@ type Asset struct {
 	Size int64 `protobuf:"varint,9,opt,name=size,proto3" json:"size,omitempty"`
 	// A folder: at most so many bytes come out of its archive. Zero for a file.
 	UnpackedMax int64 `protobuf:"varint,10,opt,name=unpacked_max,json=unpackedMax,proto3" json:"unpacked_max,omitempty"`
-	// Of an algorithm, in the manifest's words: "binary" or "python".
+	// Of an algorithm, in the manifest's words: "binary", "python" or "wasm".
 	Type    string                 `protobuf:"bytes,11,opt,name=type,proto3" json:"type,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created,proto3" json:"created,omitempty"`
 	// Absent: it can be used in drafts.

@@ -99,8 +99,8 @@ func (c Computation) algorithm() (manifest.Algorithm, error) {
 	return manifest.Algorithm{Type: kind, Args: c.Args, SHA256: digest, Size: size, Provider: c.Owner}, nil
 }
 
-// algorithmType looks into the file: ELF is a binary; a script is Python when
-// its name or its first line says so.
+// algorithmType looks into the file: ELF is a binary, a module is WebAssembly; a
+// script is Python when its name or its first line says so.
 func algorithmType(name string) (manifest.AlgorithmType, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -116,10 +116,12 @@ func algorithmType(name string) (manifest.AlgorithmType, error) {
 	switch {
 	case bytes.HasPrefix(line, []byte("\x7fELF")):
 		return manifest.Binary, nil
+	case bytes.HasPrefix(head[:n], []byte("\x00asm")):
+		return manifest.Wasm, nil
 	case strings.HasSuffix(name, ".py"), bytes.HasPrefix(line, []byte("#!")) && bytes.Contains(line, []byte("python")):
 		return manifest.Python, nil
 	}
-	return "", fmt.Errorf("%s is neither an ELF program nor a Python script (.py); set ALGO_TYPE to one of %q", name, manifest.AlgorithmTypes())
+	return "", fmt.Errorf("%s is neither an ELF program nor a Python script (.py) nor a WebAssembly module; set ALGO_TYPE to one of %q", name, manifest.AlgorithmTypes())
 }
 
 func dataset(path string, owner keys.Public) (manifest.Dataset, error) {

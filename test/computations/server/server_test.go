@@ -311,6 +311,7 @@ func TestFreeze(t *testing.T) {
 		"python by name":    {algorithm: file("a.py", "print()"), want: manifest.Python},
 		"python by line":    {algorithm: file("script", "#!/usr/bin/env python3\n"), want: manifest.Python},
 		"ELF":               {algorithm: file("elf.py", "\x7fELF..."), want: manifest.Binary},
+		"module":            {algorithm: file("a.wasm", "\x00asm\x01\x00\x00\x00"), want: manifest.Wasm},
 		"said":              {algorithm: file("odd", "x"), as: manifest.Python, want: manifest.Python},
 		"neither":           {algorithm: file("a.sh", "#!/bin/sh\n"), says: "ALGO_TYPE"},
 		"unknown":           {algorithm: data, as: "fortran", says: "/algorithm/type"},
