@@ -49,8 +49,8 @@ hal-update: ## resolve the guest image's packages anew and write its lock file
 	@go run ./cmd/hal update
 
 .PHONY: demo
-demo: deps-demo build hal ## let two people compute in a VM, through the service (KEEP=1: keep the service)
-	@$(WITH_QEMU) go build -o build/demo ./test/demo; exec build/demo -keep=$(or $(KEEP),0)
+demo: deps-demo build hal ## let two people compute in a VM, through the service (EXAMPLE=iris or aggregate-wasm; KEEP=1: keep the service)
+	@$(WITH_QEMU) go build -o build/demo ./test/demo; exec build/demo -example="$(EXAMPLE)" -keep=$(or $(KEEP),0)
 
 .PHONY: check
 check: ## formatting, vet, staticcheck, protocol contracts

@@ -79,6 +79,7 @@ var floors = map[string]layer{
 	"internal/shim":                 application,
 
 	"cmd":       wiring,
+	"examples":  wiring,
 	"packaging": wiring,
 	"scripts":   wiring,
 	"test":      wiring,

@@ -1,6 +1,6 @@
 // Command demo runs one computation of two people from end to end with nothing
-// but what users have: the binaries in build/, the guest image and the iris
-// example. It starts the Computation Management service on its embedded database,
+// but what users have: the binaries in build/, the guest image and one of the
+// examples. It starts the Computation Management service on its embedded database,
 // prints each command that it runs, and stops and removes everything that it
 // started; with -keep service and Manager run on until Ctrl-C.
 //
@@ -12,7 +12,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,6 +24,7 @@ import (
 
 func main() {
 	keep := flag.Bool("keep", false, "let the service and the Manager run on until Ctrl-C")
+	name := flag.String("example", "", "what to compute: a `name` in examples/")
 	flag.Parse()
 	// A closed terminal and a reader of the output that went away (`| head`)
 	// end the demo in good order too.
@@ -32,7 +32,7 @@ func main() {
 	uninterrupted := context.AfterFunc(ctx, func() {
 		fmt.Fprintln(os.Stderr, "\ndemo: interrupted: stopping what was started ...")
 	})
-	err := run(ctx, *keep)
+	err := run(ctx, *name, *keep)
 	uninterrupted()
 	stop()
 	if err != nil {
@@ -42,11 +42,9 @@ func main() {
 }
 
 const (
-	service   = "build/cocos-computations"
-	manager   = "build/cocos-manager"
-	cli       = "build/cocos-cli"
-	algorithm = "examples/iris/logistic_regression.py"
-	irisFile  = "usr/lib/python3/dist-packages/sklearn/datasets/data/iris.csv"
+	service = "build/cocos-computations"
+	manager = "build/cocos-manager"
+	cli     = "build/cocos-cli"
 )
 
 // simulated is what the demo's end says.
@@ -55,18 +53,16 @@ With SEV-SNP or TDX the same steps protect: docs/manager.md says what a host nee
 docs/threat-model.md what that is worth.
 `
 
-func run(ctx context.Context, keep bool) (err error) {
+func run(ctx context.Context, name string, keep bool) (err error) {
 	began := time.Now()
-	for _, f := range []string{service, manager, cli, algorithm} {
-		if _, err := os.Stat(f); err != nil {
-			return fmt.Errorf("%w; start the demo with: make demo", err)
-		}
-	}
 	dir, err := os.MkdirTemp("", "cocos-demo-")
 	if err != nil {
 		return err
 	}
 	d := &demo{dir: dir, ctx: ctx}
+	if err := errors.Join(d.choose(name), d.complete()); err != nil {
+		return errors.Join(err, os.Remove(dir))
+	}
 	defer func() {
 		stopped := errors.Join(d.stopAll(), d.endLeft(leftGrace))
 		interrupted := errors.Is(err, errInterrupted)
@@ -85,7 +81,7 @@ func run(ctx context.Context, keep bool) (err error) {
 		title string
 		run   func() error
 	}{
-		{"Take the iris data out of Debian's scikit-learn package", d.data},
+		{d.example.inputs, func() error { return d.example.prepare(d) }},
 		{"Start the service; with its first link Alice becomes its administrator", d.serve},
 		{"Alice lets this machine in as a host, by a one-time token", d.host},
 		{"Alice describes a computation: she brings the algorithm, Bob the data", d.describe},
@@ -107,9 +103,10 @@ func run(ctx context.Context, keep bool) (err error) {
 			return err
 		}
 	}
-	if err := d.report(); err != nil {
+	if err := d.example.report(d); err != nil {
 		return err
 	}
+	fmt.Print("\n", simulated)
 	fmt.Printf("\nThe demo took %s.\n", time.Since(began).Round(100*time.Millisecond))
 	if keep {
 		return d.keep()
@@ -118,27 +115,13 @@ func run(ctx context.Context, keep bool) (err error) {
 	return nil
 }
 
-// report prints what the computation found out.
-func (d *demo) report() error {
-	b, err := os.ReadFile(d.path("result", "results", "metrics.json"))
-	if err != nil {
-		return fmt.Errorf("reading the result: %w", err)
+// complete tells whether all is there that make builds.
+func (d *demo) complete() error {
+	for _, f := range []string{service, manager, cli, d.example.source} {
+		if _, err := os.Stat(f); err != nil {
+			return fmt.Errorf("%w; start the demo with: make demo", err)
+		}
 	}
-	var metrics struct {
-		Accuracy float64 `json:"accuracy"`
-		Train    int     `json:"train_rows"`
-		Test     int     `json:"test_rows"`
-	}
-	if err := json.Unmarshal(b, &metrics); err != nil {
-		return fmt.Errorf("reading %s: %w", d.path("result", "results", "metrics.json"), err)
-	}
-	model, err := os.Stat(d.path("result", "results", "model.joblib"))
-	if err != nil {
-		return fmt.Errorf("reading the result: %w", err)
-	}
-	fmt.Printf("\nThe VM sent back a model of %d bytes, fitted to %d flowers.\n", model.Size(), metrics.Train)
-	fmt.Printf("Accuracy on the %d it had not seen: %.1f %%\n", metrics.Test, 100*metrics.Accuracy)
-	fmt.Print("\n", simulated)
 	return nil
 }
 

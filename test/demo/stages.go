@@ -19,6 +19,7 @@ import (
 type demo struct {
 	ctx     context.Context
 	dir     string
+	example example
 	stages  int
 	started []*process
 
@@ -42,10 +43,6 @@ func (d *demo) stage(title string, run func() error) error {
 	}
 	fmt.Printf("    done in %s\n", time.Since(began).Round(100*time.Millisecond))
 	return nil
-}
-
-func (d *demo) data() error {
-	return d.do(nil, "go", "run", "./cmd/hal", "extract", irisFile, d.path("iris.csv"))
 }
 
 // freeAddress is one of loopback that nobody has. Should another process take it
@@ -123,43 +120,50 @@ func (d *demo) host() error {
 	return err
 }
 
-// computation is what the demo's is called.
-const computation = "iris"
-
 func (d *demo) describe() error {
-	return d.each("alice", []string{"workspaces", "create", "Flowers"},
+	create := []string{"computations", "create", d.example.name, "--tee", "sim", "--algorithm", email("alice"), "--consumer", email("alice")}
+	for _, f := range d.example.data {
+		create = append(create, "--dataset", filepath.Base(f))
+	}
+	for _, a := range d.example.args {
+		create = append(create, "--arg", a)
+	}
+	return d.each("alice", []string{"workspaces", "create", "Research"},
 		[]string{"keys", "--out", d.path("alice")},
 		[]string{"keys", "register", d.key("alice")},
-		[]string{"assets", "add", algorithm, "--kind", "algorithm"},
-		[]string{"computations", "create", computation, "--tee", "sim", "--algorithm", email("alice"), "--dataset", "iris.csv", "--consumer", email("alice")},
-		[]string{"computations", "supply", computation, "--algorithm", filepath.Base(algorithm)})
+		[]string{"assets", "add", d.example.algorithm, "--kind", "algorithm"},
+		create,
+		[]string{"computations", "supply", d.example.name, "--algorithm", filepath.Base(d.example.algorithm)})
 }
 
 func (d *demo) invite() error {
-	link, err := d.ask("alice", "invitations", "create", email("bob"), "--computation", computation, "--part", "dataset-provider")
+	link, err := d.ask("alice", "invitations", "create", email("bob"), "--computation", d.example.name, "--part", "dataset-provider")
 	if err != nil {
 		return err
 	}
 	if err := d.login("bob", link); err != nil {
 		return err
 	}
-	return d.each("bob", []string{"keys", "--out", d.path("bob")},
-		[]string{"keys", "register", d.key("bob")},
-		[]string{"assets", "add", d.path("iris.csv"), "--kind", "dataset"},
-		[]string{"computations", "supply", computation, "--dataset", "iris.csv=iris.csv"})
+	commands := [][]string{{"keys", "--out", d.path("bob")}, {"keys", "register", d.key("bob")}}
+	supply := []string{"computations", "supply", d.example.name}
+	for _, f := range d.example.data {
+		commands = append(commands, []string{"assets", "add", f, "--kind", "dataset"})
+		supply = append(supply, "--dataset", filepath.Base(f)+"="+filepath.Base(f))
+	}
+	return d.each("bob", append(commands, supply)...)
 }
 
 func (d *demo) manifest(who string) string { return d.path(who + ".manifest.json") }
 
 func (d *demo) approve() error {
-	digest, err := d.ask("alice", "computations", "freeze", computation)
+	digest, err := d.ask("alice", "computations", "freeze", d.example.name)
 	if err != nil {
 		return err
 	}
 	for i, who := range people {
 		other := people[1-i]
 		if err := d.each(who, []string{"contacts", "add", other, "--key", d.path(other + ".pub.pem")},
-			[]string{"computations", "approve", computation, "--key", d.key(who), "--digest", digest, "--out", d.manifest(who)}); err != nil {
+			[]string{"computations", "approve", d.example.name, "--key", d.key(who), "--digest", digest, "--out", d.manifest(who)}); err != nil {
 			return err
 		}
 	}
@@ -178,12 +182,12 @@ func (d *demo) boot() error {
 	}); err != nil {
 		return err
 	}
-	if err := d.as("alice", "computations", "dry-run", computation); err != nil {
+	if err := d.as("alice", "computations", "dry-run", d.example.name); err != nil {
 		return err
 	}
 	var err error
 	d.vms = true
-	if d.run, err = d.ask("alice", "computations", "run", computation); err != nil {
+	if d.run, err = d.ask("alice", "computations", "run", d.example.name); err != nil {
 		return err
 	}
 	d.watch, err = d.start("watch", 10*time.Second, d.home("alice"), cli, "computations", "watch", d.run, "--json")
@@ -220,10 +224,15 @@ func (d *demo) call(who string, args ...string) error {
 }
 
 func (d *demo) upload() error {
-	if err := d.call("alice", "algo", algorithm); err != nil {
+	if err := d.call("alice", "algo", d.example.algorithm); err != nil {
 		return err
 	}
-	return d.call("bob", "data", d.path("iris.csv"))
+	for _, f := range d.example.data {
+		if err := d.call("bob", "data", f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *demo) wait() error {
@@ -242,12 +251,12 @@ func (d *demo) result() error {
 	receipt := d.path("result.receipt.json")
 	return d.each("alice", []string{"receipt", "verify", receipt, "--policy", d.path("alice.policy.json"),
 		"--manifest", d.manifest("alice"), "--result", d.path("result")},
-		[]string{"computations", "receipt", "submit", computation, receipt})
+		[]string{"computations", "receipt", "submit", d.example.name, receipt})
 }
 
 // endRun spares the VM's host the time for which it would keep a result.
 func (d *demo) endRun() error {
-	if err := d.as("alice", "computations", "stop", computation, "--yes"); err != nil {
+	if err := d.as("alice", "computations", "stop", d.example.name, "--yes"); err != nil {
 		return err
 	}
 	return d.follow(time.Minute, "the end of the run", func(e entry) (bool, error) {
@@ -290,7 +299,7 @@ or use cocos-cli as one of them, such as
     COCOS_HOME=%s %s computations show %s
 
 The Manager runs on, too. Ctrl-C stops and removes everything.
-`, d.path("alice"), cli, computation)
+`, d.path("alice"), cli, d.example.name)
 	ended := d.service
 	select {
 	case <-d.ctx.Done():

@@ -19,31 +19,30 @@ import (
 )
 
 func TestConfinedAlgorithm(t *testing.T) {
-	probe := filepath.Join(t.TempDir(), "probe")
-	build := exec.Command("go", "build", "-o", probe, "internal/runtime/testdata/probe/main.go")
-	build.Dir, build.Env = harness.Root(), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the probe: %v\n%s", err, out)
-	}
+	probe := build(t, "probe", "CGO_ENABLED=0")
+	module := build(t, "module", "GOOS=wasip1", "GOARCH=wasm")
 	for _, tt := range []struct {
 		name       string
+		algorithm  string
 		args       []string
 		limits     manifest.Limits
 		file, want string
 	}{
-		{"memory", []string{"allocate", strconv.Itoa(400 << 20)}, manifest.Limits{MemoryBytes: 256 << 20},
+		{"memory", probe, []string{"allocate", strconv.Itoa(400 << 20)}, manifest.Limits{MemoryBytes: 256 << 20},
 			"failure.txt", "memory_bytes"},
 		// What lies in memory file systems counts.
-		{"memory of files", []string{"write", "/dev/shm/x", strconv.Itoa(160 << 20)}, manifest.Limits{MemoryBytes: 96 << 20},
+		{"memory of files", probe, []string{"write", "/dev/shm/x", strconv.Itoa(160 << 20)}, manifest.Limits{MemoryBytes: 96 << 20},
 			"failure.txt", "memory_bytes"},
-		{"processes", []string{"fork", "500"}, manifest.Limits{Processes: 32},
+		{"memory of a module", module, []string{"allocate " + strconv.Itoa(400<<20)}, manifest.Limits{MemoryBytes: 256 << 20},
+			"failure.txt", "memory_bytes"},
+		{"processes", probe, []string{"fork", "500"}, manifest.Limits{Processes: 32},
 			"stderr.txt", "resource temporarily unavailable"},
-		{"vsock", []string{"socket", strconv.Itoa(unix.AF_VSOCK)}, manifest.Limits{},
+		{"vsock", probe, []string{"socket", strconv.Itoa(unix.AF_VSOCK)}, manifest.Limits{},
 			"stderr.txt", "address family not supported"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := harness.Start(t)
-			r := h.Submit(server.Computation{Algorithm: probe, Args: tt.args},
+			r := h.Submit(server.Computation{Algorithm: tt.algorithm, Args: tt.args},
 				func(m *manifest.Manifest) { m.Algorithm.Limits = tt.limits })
 			r.Ready()
 			r.Upload()
@@ -58,4 +57,16 @@ func TestConfinedAlgorithm(t *testing.T) {
 			}
 		})
 	}
+}
+
+// build builds one of the algorithms that the runtime's own tests have.
+func build(t *testing.T, name string, env ...string) (program string) {
+	t.Helper()
+	program = filepath.Join(t.TempDir(), name)
+	cmd := exec.Command("go", "build", "-o", program, "internal/runtime/testdata/"+name+"/main.go")
+	cmd.Dir, cmd.Env = harness.Root(), append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building %s: %v\n%s", name, err, out)
+	}
+	return program
 }
