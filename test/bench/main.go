@@ -26,6 +26,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/ultravioletrs/cocos/internal/runtime"
 )
 
 // bench measures one or more rows together.
@@ -54,11 +56,13 @@ func benches() []bench {
 		{[]string{"manager_stream_rss"}, streamMemory},
 		{[]string{"page_p95"}, pageBench("", freshSQLite)},
 		{[]string{"page_p95_postgres"}, pageBench("_postgres", freshPostgreSQL)},
+		{runtimeRows(), runtimes},
 		{sizeRows(), sizes},
 	}
 }
 
 func main() {
+	runtime.Child() // the benches of runtimes start this program as the agent starts itself
 	if len(os.Args) > 1 {
 		if helper, ok := helpers[os.Args[1]]; ok {
 			exitOn(helper(os.Args[2:]))

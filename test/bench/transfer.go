@@ -203,10 +203,10 @@ func (t *tlsCopy) download(ctx context.Context, digest [sha256.Size]byte, r *row
 
 func (t *tlsCopy) stop() error { return t.server.stop() }
 
-// buildProgram builds a static program for a guest.
-func buildProgram(ctx context.Context, out, pkg string) error {
+// buildProgram builds a static program for a guest; env may name another machine.
+func buildProgram(ctx context.Context, out, pkg string, env ...string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	if b, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w: %s", pkg, err, b)
 	}
