@@ -11,9 +11,13 @@ import (
 // TestLinks: every relative link of the documentation leads somewhere.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`)
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil || len(pages) == 0 {
-		t.Fatalf("found %d pages in docs: %v", len(pages), err)
+	var pages []string
+	for _, dir := range []string{"docs", "docs/examples"} {
+		found, err := filepath.Glob(dir + "/*.md")
+		if err != nil || len(found) == 0 {
+			t.Fatalf("found %d pages in %s: %v", len(found), dir, err)
+		}
+		pages = append(pages, found...)
 	}
 	for _, page := range append(pages, "README.md") {
 		text, err := os.ReadFile(page)
