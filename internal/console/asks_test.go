@@ -37,14 +37,14 @@ func TestShorterRetentionAsks(t *testing.T) {
 	w := newWorld(t)
 	path := w.path("/w/{workspace}/settings/retention", false)
 	for _, tc := range []struct {
-		days, sure string
+		keep, sure string
 		asks       bool
 		kept       time.Duration
 	}{
-		{"30", "", true, 0}, {"30", "yes", false, 30 * 24 * time.Hour}, {"7", "", true, 30 * 24 * time.Hour}, {"30", "", false, 30 * 24 * time.Hour},
-		{"90", "", false, 90 * 24 * time.Hour}, {"0", "", false, 0},
+		{"720h0m0s", "", true, 0}, {"720h0m0s", "yes", false, 720 * time.Hour}, {"168h0m0s", "", true, 720 * time.Hour}, {"720h0m0s", "", false, 720 * time.Hour},
+		{"2160h0m0s", "", false, 2160 * time.Hour}, {"0s", "", false, 0}, {"90m", "yes", false, 90 * time.Minute},
 	} {
-		r := w.browse("ada").post(path, form("days", tc.days, "sure", tc.sure))
+		r := w.browse("ada").post(path, form("keep", tc.keep, "sure", tc.sure))
 		if asks := r.status == http.StatusOK && strings.Contains(text(r.body), "They can&#39;t be brought back.") && strings.Contains(r.body, `name="sure" value="yes"`); asks != tc.asks || !asks && r.status != http.StatusSeeOther {
 			t.Errorf("%+v: %d\n%s", tc, r.status, text(r.body))
 		}
@@ -53,6 +53,10 @@ func TestShorterRetentionAsks(t *testing.T) {
 		if ws.KeepEntries != tc.kept {
 			t.Errorf("%+v: entries are kept for %v", tc, ws.KeepEntries)
 		}
+	}
+	// What cocos-cli has set is shown as it is, and saved as it is.
+	if page := w.browse("ada").get(w.path("/w/{workspace}/settings", false)).body; !strings.Contains(page, `value="1h30m0s" selected`) || !strings.Contains(text(page), "As now: 90 minutes") {
+		t.Errorf("90 minutes are shown as\n%s", text(page))
 	}
 }
 

@@ -97,7 +97,7 @@ func (w *world) fixtures() map[string]visit {
 		"GET /w/{workspace}/audit":                              {path: "/w/{workspace}/audit", action: computations.AuditRead, see: showW, right: "mona"},
 		"GET /w/{workspace}/settings":                           {path: "/w/{workspace}/settings", action: computations.WorkspaceRename, see: showW, right: "ada"},
 		"POST /w/{workspace}/settings/name":                     {path: "/w/{workspace}/settings/name", form: form("name", "New name"), action: computations.WorkspaceRename, see: showW, right: "ada"},
-		"POST /w/{workspace}/settings/retention":                {path: "/w/{workspace}/settings/retention", form: form("days", "30", "sure", "yes"), action: computations.WorkspaceRetain, see: showW, right: "ada"},
+		"POST /w/{workspace}/settings/retention":                {path: "/w/{workspace}/settings/retention", form: form("keep", "720h0m0s", "sure", "yes"), action: computations.WorkspaceRetain, see: showW, right: "ada"},
 
 		"GET /w/{workspace}/assets":      {path: "/w/{workspace}/assets", action: computations.AssetList, see: showW, right: "nemo"},
 		"GET /w/{workspace}/assets/new":  {path: "/w/{workspace}/assets/new", action: computations.AssetCreate, see: showW, right: "nemo"},

@@ -2,7 +2,6 @@ package console
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
@@ -24,10 +23,11 @@ type workspaceForms struct {
 	keep time.Duration
 }
 
-// retentions are how long events and logs of ended runs may be kept.
+// retentions are how long events and logs of ended runs may be kept; values are as
+// time.Duration writes them, so that what was set by other means is kept exactly.
 var retentions = []choice{
-	{Value: "7", Text: "7 days"}, {Value: "30", Text: "30 days"}, {Value: "90", Text: "90 days"},
-	{Value: "365", Text: "1 year"}, {Value: "0", Text: "For ever"},
+	{Value: "168h0m0s", Text: "7 days"}, {Value: "720h0m0s", Text: "30 days"}, {Value: "2160h0m0s", Text: "90 days"},
+	{Value: "8760h0m0s", Text: "1 year"}, {Value: "0s", Text: "For ever"},
 }
 
 func (q *call) workspaceSettings() (view, error) {
@@ -39,10 +39,10 @@ func (q *call) workspaceSettings() (view, error) {
 	if err := q.allow(in.Administers(), computations.WorkspaceRename); err != nil {
 		return view{}, err
 	}
-	days := strconv.Itoa(int(ws.KeepEntries / (24 * time.Hour)))
-	p := workspaceForms{Name: newForm(nil).set("name", ws.Name), Retention: newForm(nil).set("days", days), Choices: retentions, keep: ws.KeepEntries}
-	if !slices.ContainsFunc(retentions, func(c choice) bool { return c.Value == days }) {
-		p.Choices = append([]choice{{Value: days, Text: "As now: " + lasting(ws.KeepEntries)}}, retentions...)
+	keep := ws.KeepEntries.String()
+	p := workspaceForms{Name: newForm(nil).set("name", ws.Name), Retention: newForm(nil).set("keep", keep), Choices: retentions, keep: ws.KeepEntries}
+	if !slices.ContainsFunc(retentions, func(c choice) bool { return c.Value == keep }) {
+		p.Choices = append([]choice{{Value: keep, Text: "As now: " + lasting(ws.KeepEntries)}}, retentions...)
 	}
 	return view{Title: "Workspace settings", Section: "workspace-settings", In: in, Data: p}, nil
 }
@@ -57,8 +57,10 @@ func renameWorkspace(q *call) error {
 
 func setRetention(q *call) error {
 	ws := q.id("workspace")
-	days, err := wholeNumber("days", q.post("days"), 0, 36500)
-	keep := time.Duration(days) * 24 * time.Hour
+	keep, err := time.ParseDuration(q.post("keep"))
+	if err != nil {
+		err = invalid("keep", "is no time that events can be kept for", "choose one of the list")
+	}
 	if err == nil && q.post("sure") != "yes" {
 		v, err := q.workspaceSettings()
 		if err != nil {
@@ -86,7 +88,7 @@ func (q *call) askRetention(v view, keep time.Duration) error {
 			"Runs, manifests, receipts and the audit log stay.",
 		},
 		Action: "Keep them for " + lasting(keep), To: here + "/retention", Back: here, Danger: true,
-		Hidden: map[string]string{"days": strconv.Itoa(int(keep / (24 * time.Hour))), "sure": "yes"},
+		Hidden: map[string]string{"keep": keep.String(), "sure": "yes"},
 	})
 }
 
