@@ -279,7 +279,8 @@ func cmdProxy(ts *testscript.TestScript, neg bool, args []string) {
 	proxies.Store(ts, p)
 }
 
-// stalled waits until the proxy has had its bytes.
+// stalled waits until the proxy has had its bytes, and the agent something of them:
+// what it has not read when the connection breaks never comes.
 func cmdStalled(ts *testscript.TestScript, _ bool, _ []string) {
 	p, ok := proxies.Load(ts)
 	if !ok {
@@ -289,6 +290,19 @@ func cmdStalled(ts *testscript.TestScript, _ bool, _ []string) {
 	case <-p.(*proxy).reached:
 	case <-time.After(time.Minute):
 		ts.Fatalf("the proxy never had its bytes")
+	}
+	const some = 1 << 17
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		files, err := filepath.Glob(ts.MkAbs(".agent-*/incoming/*"))
+		ts.Check(err)
+		for _, name := range files {
+			if info, err := os.Stat(name); err == nil && info.Size() >= some {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("the agent never had its bytes")
+		}
 	}
 }
 
