@@ -5,9 +5,8 @@
 // reads what a stranger's file says about itself, and compiles nothing. Main is
 // the engine (wazero): internal/runtime starts this program once more, as the
 // unprivileged process that an algorithm is, inside the algorithm's namespaces
-// and under its limits, and the module runs in that. So the engine protects the
-// consumers' view of what WASI is, and the sandbox everything else: a module
-// that breaks out of the engine is where any binary algorithm is anyway.
+// and under its limits, and the module runs in that. So nothing rests on the
+// engine alone: a module that breaks out of it is where any binary is anyway.
 //
 // A module sees the working folder, as "/work" and as what relative paths
 // start from, and "/tmp"; no other path leads anywhere. Clocks and random
