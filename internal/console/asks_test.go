@@ -4,70 +4,107 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/ultravioletrs/cocos/internal/computations"
 )
 
-// TestQuestionBeforeANewLink: it says what ends at once, as the use case ends it.
-func TestQuestionBeforeANewLink(t *testing.T) {
-	w := newWorld(t)
-	for _, verified := range []bool{true, false} {
-		w.change("dora", func(u *computations.User) { u.EmailVerified = verified })
-		page := w.browse("olga").get("/users/" + string(w.users["dora"]) + "/reset").body
-		for _, words := range []string{"At once the password of Dora stops working, and all sessions, tokens and earlier links", `class="card narrow danger"`} {
-			if !strings.Contains(page, words) {
-				t.Errorf("verified %v: the question lacks %q\n%s", verified, words, text(page))
-			}
-		}
-		if got := strings.Contains(page, "all keys of the account are revoked"); got == verified {
-			t.Errorf("verified %v: keys are spoken of: %v", verified, got)
-		}
-		w.resetLink("dora")
-		all, err := w.svc.Keys(t.Context(), w.signedIn("dora"))
-		w.check(err)
-		if revoked := !all[0].Revoked.IsZero(); revoked == verified {
-			t.Errorf("verified %v: the key is revoked: %v", verified, revoked)
-		}
-	}
+// harm is what a form of the console does to what was there.
+type harm int
+
+const (
+	none harm = iota
+	// undoable: it takes something away that can be had back; it is asked for.
+	undoable
+	// lasting: it ends something; it is asked for, as dangerous.
+	lasting
+)
+
+// harms has every form of the console. One that isn't here fails the test.
+var harms = map[string]harm{
+	"POST /sign-in":                     none,
+	"POST /sign-out":                    none, // one's own session, and one signs in again
+	"POST /link/{secret}":               none,
+	"POST /invitation/{secret}/join":    none,
+	"POST /invitation/{secret}/accept":  none,
+	"POST /invitation/{secret}/decline": lasting,
+
+	"POST /invitations/{invitation}/accept":          none,
+	"POST /invitations/{invitation}/decline":         lasting,
+	"POST /keys/{key}/revoke":                        lasting,
+	"POST /settings/name":                            none,
+	"POST /settings/password":                        none,
+	"POST /settings/tokens":                          none,
+	"POST /settings/credentials/{credential}/revoke": lasting,
+
+	"POST /workspaces/new":                                  none,
+	"POST /w/{workspace}/members/{user}/role":               none, // has a page of its own
+	"POST /w/{workspace}/members/{user}/remove":             lasting,
+	"POST /w/{workspace}/invitations/new":                   none,
+	"POST /w/{workspace}/invitations/{invitation}/resend":   none,
+	"POST /w/{workspace}/invitations/{invitation}/withdraw": lasting,
+	"POST /w/{workspace}/settings/name":                     none,
+	"POST /w/{workspace}/settings/retention":                none, // the form says what it deletes
+
+	"POST /w/{workspace}/assets/new": none,
+	"POST /a/{asset}":                none,
+	"POST /a/{asset}/retire":         lasting,
+
+	"POST /w/{workspace}/computations/new":    none,
+	"POST /w/{workspace}/computations/import": none,
+	"POST /c/{computation}/edit":              none,
+	"POST /c/{computation}/people/{user}":     none,
+	"POST /c/{computation}/supply":            none,
+	"POST /c/{computation}/freeze":            none, // asked for, and nothing is lost
+	"POST /c/{computation}/approve":           none,
+	"POST /c/{computation}/run":               none,
+	"POST /c/{computation}/copy":              none,
+	"POST /c/{computation}/archive":           undoable,
+	"POST /c/{computation}/restore":           none,
+
+	"POST /r/{run}/stop":    lasting,
+	"POST /r/{run}/receipt": none,
+
+	"POST /hosts/enrol":                   none,
+	"POST /hosts/tokens/{token}/withdraw": lasting,
+	"POST /hosts/{host}/cordon":           none, // and back, beside it
+	"POST /hosts/{host}/uncordon":         none,
+	"POST /hosts/{host}/drain":            undoable,
+	"POST /hosts/{host}/undrain":          none,
+	"POST /hosts/{host}/revoke":           lasting,
+	"POST /users/new":                     none,
+	"POST /users/{user}/reset":            lasting,
+	"POST /users/{user}/disable":          lasting,
+	"POST /users/{user}/enable":           none,
+	"POST /service":                       none,
 }
 
-// TestShorterRetentionAsks: what would delete entries is asked for first.
-func TestShorterRetentionAsks(t *testing.T) {
+// TestWhatDestroysAsks: at the address of each form that ends or takes away
+// something is a page that asks for it, whose button leads to that very form and
+// looks as dangerous as it is.
+func TestWhatDestroysAsks(t *testing.T) {
 	w := newWorld(t)
-	path := w.path("/w/{workspace}/settings/retention", false)
-	for _, tc := range []struct {
-		days, sure string
-		asks       bool
-		kept       time.Duration
-	}{
-		{"30", "", true, 0}, {"30", "yes", false, 30 * 24 * time.Hour}, {"7", "", true, 30 * 24 * time.Hour}, {"30", "", false, 30 * 24 * time.Hour},
-		{"90", "", false, 90 * 24 * time.Hour}, {"0", "", false, 0},
-	} {
-		r := w.browse("ada").post(path, form("days", tc.days, "sure", tc.sure))
-		if asks := r.status == http.StatusOK && strings.Contains(text(r.body), "They can&#39;t be brought back.") && strings.Contains(r.body, `name="sure" value="yes"`); asks != tc.asks || !asks && r.status != http.StatusSeeOther {
-			t.Errorf("%+v: %d\n%s", tc, r.status, text(r.body))
-		}
-		ws, _, err := w.svc.Workspace(t.Context(), w.who["ada"], w.things["workspace"])
-		w.check(err)
-		if ws.KeepEntries != tc.kept {
-			t.Errorf("%+v: entries are kept for %v", tc, ws.KeepEntries)
+	patterns, fixtures := w.con.Patterns(), w.fixtures()
+	for pattern := range patterns {
+		if _, classed := harms[pattern]; strings.HasPrefix(pattern, http.MethodPost) && !classed {
+			t.Errorf("%s isn't classed: say what harm it does", pattern)
 		}
 	}
-}
-
-// TestNewLinkAsks: the link that was sent isn't ended by one click.
-func TestNewLinkAsks(t *testing.T) {
-	w := newWorld(t)
-	link := w.path("/w/{workspace}/invitations/{new invitation}/resend", false)
-	if page := w.browse("ada").get(w.path("/w/{workspace}/members", false)).body; !strings.Contains(page, `<a href="`+link+`"`) || strings.Contains(page, `action="`+link+`"`) {
-		t.Errorf("the list doesn't lead to the question\n%s", text(page))
-	}
-	page := w.browse("ada").get(link).body
-	if !strings.Contains(text(page), "The link that was sent before stops working.") || !strings.Contains(page, `action="`+link+`"`) {
-		t.Errorf("nothing is asked\n%s", text(page))
-	}
-	if r := w.browse("").get(w.path("/invitation/{new invitation}", false)); r.status != http.StatusOK {
-		t.Errorf("the question has ended the link: %d", r.status)
+	for pattern, does := range harms {
+		if _, there := patterns[pattern]; !there {
+			t.Errorf("%s is no route any more", pattern)
+			continue
+		}
+		if does == none {
+			continue
+		}
+		asks := strings.Replace(pattern, http.MethodPost, http.MethodGet, 1)
+		v, there := fixtures[asks]
+		if _, route := patterns[asks]; !route || !there {
+			t.Errorf("%s is not asked for", pattern)
+			continue
+		}
+		r := w.browse(v.right).get(w.path(v.path, false))
+		path := strings.Split(w.path(v.path, false), "?")[0]
+		if r.status != http.StatusOK || !strings.Contains(r.body, `<form method="post" action="`+path+`">`) || strings.Contains(r.body, `<button class="danger">`) != (does == lasting) {
+			t.Errorf("%s as %q: %d, and no such question that leads to its form:\n%s", asks, v.right, r.status, text(r.body))
+		}
 	}
 }
