@@ -77,6 +77,7 @@ func TestRefusedImports(t *testing.T) {
 		"a long life":      {swap(`"1h0m0s"`, `"10000h"`), "ttl: is"},
 		"a dataset's name": {swap(`"iris.csv"`, `"../iris"`), "datasets/0/name"},
 		"a TEE":            {swap(`"sim"`, `"enclave"`), "tee: is"},
+		"many datasets":    {swap(`"datasets": [`, `"datasets": [`+strings.Repeat(`{"name": "x"}, `, 256)), "datasets: are 257; at most 256"},
 		"a digest":         {swap(`"sha256": "`, `"sha256": "0`), "sha256"},
 		"too much":         {text + strings.Repeat(" ", 1<<20), "at most"},
 	} {

@@ -184,6 +184,9 @@ func jsonFault(err error) error {
 
 // imported finds people and assets in a workspace.
 func imported(r Reader, workspace ID, e *exported) (Draft, error) {
+	if n := len(e.Datasets); n > maxDatasets { // each is looked for
+		return Draft{}, invalid("datasets", "are %d; at most %d are accepted", n, maxDatasets)
+	}
 	members, err := r.Members(workspace)
 	if err != nil {
 		return Draft{}, err
@@ -209,22 +212,19 @@ func imported(r Reader, workspace ID, e *exported) (Draft, error) {
 		}
 		return all
 	}
-	assets := map[AssetKind][]Asset{}
-	for _, kind := range []AssetKind{AssetAlgorithm, AssetDataset} {
-		if assets[kind], err = allAssets(r, workspace, kind); err != nil {
-			return Draft{}, err
-		}
-	}
+	var failed error
 	asset := func(kind AssetKind, owner ID, a *exportedAsset) ID {
-		if a == nil {
+		if a == nil || owner == "" || a.SHA256 == (manifest.Digest{}) {
 			return ""
 		}
-		for _, known := range assets[kind] {
-			if known.Owner == owner && known.SHA256 == a.SHA256 {
-				return known.ID
-			}
+		found, err := r.Assets(AssetFilter{Workspace: workspace, Kind: kind, Owner: owner, SHA256: a.SHA256}, Page{Limit: 1})
+		if err != nil {
+			failed = errors.Join(failed, err)
 		}
-		return ""
+		if len(found) == 0 {
+			return ""
+		}
+		return found[0].ID
 	}
 	d := Draft{
 		Name: e.Name, Description: e.Description, TEE: e.TEE, AttestedTLS: e.AttestedTLS,
@@ -241,22 +241,8 @@ func imported(r Reader, workspace ID, e *exported) (Draft, error) {
 			f.add(invalid("ttl", "is %q; expected a duration such as 2h30m", plain(e.TTL, maxTitle)))
 		}
 	}
-	return d, f.err()
-}
-
-// allAssets goes through all pages.
-func allAssets(r Reader, workspace ID, kind AssetKind) ([]Asset, error) {
-	var all []Asset
-	p := Page{}.bounded()
-	for {
-		some, err := r.Assets(AssetFilter{Workspace: workspace, Kind: kind}, p)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, some...)
-		if len(some) < p.Limit {
-			return all, nil
-		}
-		p.Before = some[len(some)-1].ID
+	if failed != nil {
+		return Draft{}, failed
 	}
+	return d, f.err()
 }

@@ -175,15 +175,9 @@ func (s *Service) checkInvite(r Reader, x *access, inv *Invitation, ttl time.Dur
 			return &Error{Kind: Conflict, Field: "email", Message: inv.Email + " is a member of the workspace already"}
 		}
 	}
-	all, err := r.Invitations(inv.Workspace)
+	pending, err := r.CountWaiting(inv.Workspace, s.now())
 	if err != nil {
 		return err
-	}
-	pending := 0
-	for _, other := range all {
-		if other.State == InvitationPending && s.now().Before(other.Expires) {
-			pending++
-		}
 	}
 	if pending >= maxPending {
 		return &Error{Kind: Limited, Message: "too many invitations of this workspace wait for an answer", Hint: "withdraw some"}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // ErrNoRow is a Store's answer for what isn't there.
@@ -59,6 +61,8 @@ type AssetFilter struct {
 	// Kind and Owner set: only those of this kind, or of this user.
 	Kind  AssetKind
 	Owner ID
+	// SHA256 set: only those of this content.
+	SHA256 manifest.Digest
 	// Retired: those that are, and not those in use.
 	Retired bool
 }
@@ -123,7 +127,13 @@ type Reader interface {
 	Members(workspace ID) ([]Member, error)
 	Invitation(ID) (Invitation, error)
 	InvitationByHash(hash [32]byte) (Invitation, error)
+	// Invitations are a workspace's newest 1000.
 	Invitations(workspace ID) ([]Invitation, error)
+	// WaitingInvitations are those into a computation that nobody has answered,
+	// expired ones too.
+	WaitingInvitations(computation ID) ([]Invitation, error)
+	// CountWaiting counts a workspace's that can still be answered.
+	CountWaiting(workspace ID, now time.Time) (int, error)
 	InvitationsFor(email string) ([]Invitation, error)
 
 	Key(ID) (Key, error)

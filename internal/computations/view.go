@@ -115,7 +115,7 @@ func (s *Service) look(r Reader, x *access) (View, error) {
 		return View{}, err
 	}
 	if Allow(x.standing, ComputationInvite) {
-		if v.Invitations, err = s.waiting(r, c); err != nil {
+		if v.Invitations, err = waiting(r, c.ID); err != nil {
 			return View{}, err
 		}
 	}
@@ -194,18 +194,12 @@ func approvedAt(given []Approval, key keys.Public) time.Time {
 }
 
 // waiting are the computation's invitations without an answer.
-func (s *Service) waiting(r Reader, c *Computation) ([]Invitation, error) {
-	all, err := r.Invitations(c.Workspace)
-	if err != nil {
-		return nil, err
+func waiting(r Reader, computation ID) ([]Invitation, error) {
+	all, err := r.WaitingInvitations(computation)
+	for i := range all {
+		all[i] = withoutHash(all[i])
 	}
-	var waiting []Invitation
-	for _, inv := range all {
-		if inv.Computation == c.ID && inv.State == InvitationPending {
-			waiting = append(waiting, withoutHash(inv))
-		}
-	}
-	return waiting, nil
+	return all, err
 }
 
 // me is the asker's party; nil: the asker is none.

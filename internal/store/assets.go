@@ -1,7 +1,10 @@
 package store
 
 import (
+	"time"
+
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 type (
@@ -64,6 +67,9 @@ func (x *tx) Assets(af computations.AssetFilter, p computations.Page) ([]asset, 
 	if af.Owner != "" {
 		f.add("t.owner_id = ?", af.Owner)
 	}
+	if af.SHA256 != (manifest.Digest{}) {
+		f.add("t.sha256 = ?", sum{sum: (*[32]byte)(&af.SHA256)})
+	}
 	f.add(zeroUnless("t.retired", af.Retired))
 	end := f.page(p)
 	return assets.all(x, f.where(end), f.args...)
@@ -92,7 +98,16 @@ func (x *tx) InvitationByHash(hash [32]byte) (invitation, error) {
 }
 
 func (x *tx) Invitations(workspace id) ([]invitation, error) {
-	return invitations.all(x, "WHERE t.workspace_id = $1 ORDER BY t.id DESC", workspace)
+	return invitations.all(x, "WHERE t.workspace_id = $1 ORDER BY t.id DESC LIMIT $2", workspace, maxEntries)
+}
+
+// WaitingInvitations compares with a literal, as the index does.
+func (x *tx) WaitingInvitations(computation id) ([]invitation, error) {
+	return invitations.all(x, "WHERE t.computation_id = $1 AND t.state = 'pending' ORDER BY t.id DESC", computation)
+}
+
+func (x *tx) CountWaiting(workspace id, now time.Time) (n int, err error) {
+	return n, x.value([]any{&n}, "SELECT count(*) FROM invitations WHERE workspace_id = $1 AND state = 'pending' AND expires > $2", workspace, now)
 }
 
 func (x *tx) InvitationsFor(email string) ([]invitation, error) {

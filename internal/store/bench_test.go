@@ -258,6 +258,13 @@ func pages(f storetest.Filled) []page {
 			_, err := r.Assets(computations.AssetFilter{Workspace: f.Workspace, Kind: computations.AssetDataset, Owner: f.Provider.ID}, computations.Page{Limit: 50})
 			return err
 		}},
+		{"invitations-waiting", func(r reader) error {
+			if _, err := r.WaitingInvitations(f.Newest); err != nil {
+				return err
+			}
+			_, err := r.CountWaiting(f.Workspace, time.Now())
+			return err
+		}},
 		{"hosts", func(r reader) error { _, err := r.Hosts(); return err }},
 		{"audit", func(r reader) error {
 			_, err := r.Audit(computations.AuditFilter{Workspace: f.Workspace, Limit: 50})

@@ -115,8 +115,18 @@ func testInvitations(t *testing.T, s *store.Store) {
 	same(t, s, j, func(r reader) (computations.Invitation, error) { return r.InvitationByHash([32]byte{2}) })
 	same(t, s, []computations.Invitation{i}, func(r reader) ([]computations.Invitation, error) { return r.Invitations(w.ws.ID) })
 	same(t, s, []computations.Invitation{j, i}, func(r reader) ([]computations.Invitation, error) { return r.InvitationsFor("carol@example.org") })
+	late := computations.Invitation{ID: "i3", Workspace: w.ws.ID, Email: "dan@example.org", Computation: w.draft.ID, State: computations.InvitationPending,
+		Hash: [32]byte{4}, By: w.ann.ID, Expires: now}
+	put(t, s, func(wr writer) error { return wr.PutInvitation(late) })
+	waiting := func(r reader) ([]computations.Invitation, error) { return r.WaitingInvitations(w.draft.ID) }
+	same(t, s, []computations.Invitation{late, i}, waiting)
+	same(t, s, nil, func(r reader) ([]computations.Invitation, error) { return r.WaitingInvitations(w.frozen.ID) })
+	count := func(r reader) (int, error) { return r.CountWaiting(w.ws.ID, now) }
+	same(t, s, 1, count)
 	i.Hash, i.State, i.AnsweredBy = [32]byte{3}, computations.InvitationAccepted, w.bob.ID
 	put(t, s, func(wr writer) error { return wr.PutInvitation(i) })
+	same(t, s, []computations.Invitation{late}, waiting)
+	same(t, s, 0, count)
 	same(t, s, i, func(r reader) (computations.Invitation, error) { return r.InvitationByHash([32]byte{3}) })
 	if err := s.View(t.Context(), func(r reader) error { _, err := r.InvitationByHash([32]byte{1}); return err }); !errors.Is(err, computations.ErrNoRow) {
 		t.Errorf("the old link: %v", err)
@@ -183,6 +193,8 @@ func testAssets(t *testing.T, s *store.Store) {
 	list("", true, c)
 	of(computations.AssetFilter{Owner: w.ann.ID}, a)
 	of(computations.AssetFilter{Owner: w.bob.ID}, b)
+	of(computations.AssetFilter{Owner: w.ann.ID, SHA256: a.SHA256}, a)
+	of(computations.AssetFilter{Owner: w.bob.ID, SHA256: a.SHA256})
 	of(computations.AssetFilter{Owner: w.bob.ID, Kind: computations.AssetDataset})
 	of(computations.AssetFilter{Owner: w.bob.ID, Kind: computations.AssetDataset, Retired: true}, c)
 	a.Retired = now

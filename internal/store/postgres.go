@@ -118,6 +118,15 @@ func (s *postgresDB) prepare(ctx context.Context, readOnly bool) error {
 		if encoding != "UTF8" {
 			return fmt.Errorf("its encoding is %s: make it with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0", encoding)
 		}
+		// Searches put letters into small ones: those of the text here, those of the
+		// columns in the database. In the locale C it knows ASCII alone.
+		folds := false
+		if err := c.QueryRow(ctx, "SELECT lower('ÀÜЖΩ') = 'àüжω'").Scan(&folds); err != nil {
+			return err
+		}
+		if !folds {
+			return errors.New("its locale knows capitals of ASCII alone, so that searches would miss names: make it with CREATE DATABASE ... LOCALE 'C.UTF-8' ENCODING 'UTF8' TEMPLATE template0, or with another locale of UTF-8")
+		}
 		if !readOnly {
 			if _, err := c.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(lockMigrate)); err != nil {
 				return err

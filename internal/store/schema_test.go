@@ -164,6 +164,11 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	latin.URL = strings.Replace(latin.URL, "postgres:///"+strings.Split(strings.TrimPrefix(latin.URL, "postgres:///"), "?")[0], "postgres:///latin", 1)
+	ascii := storetest.PostgreSQL(t)
+	if _, err := raw(t, ascii).ExecContext(t.Context(), "CREATE DATABASE ascii ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"); err != nil {
+		t.Fatal(err)
+	}
+	ascii.URL = strings.Replace(ascii.URL, "postgres:///"+strings.Split(strings.TrimPrefix(ascii.URL, "postgres:///"), "?")[0], "postgres:///ascii", 1)
 	for name, c := range map[string]struct {
 		config store.Config
 		want   string
@@ -177,6 +182,7 @@ func TestOpenRefuses(t *testing.T) {
 		"no URL":             {store.Config{URL: "postgres://%zz"}, "cannot parse"},
 		"nobody there":       {store.Config{URL: "postgres:///x?host=" + dir}, "no such file"},
 		"not made for UTF-8": {latin, "ENCODING 'UTF8'"},
+		"letters of ASCII":   {ascii, "LOCALE 'C.UTF-8'"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := store.Open(t.Context(), c.config)

@@ -188,8 +188,9 @@ type HostReport struct {
 	MemoryTotal int64 `protobuf:"varint,8,opt,name=memory_total,json=memoryTotal,proto3" json:"memory_total,omitempty"`
 	Cpus        int32 `protobuf:"varint,9,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	// One-minute average.
-	Load          float64        `protobuf:"fixed64,10,opt,name=load,proto3" json:"load,omitempty"`
-	Images        []*HostImage   `protobuf:"bytes,11,rep,name=images,proto3" json:"images,omitempty"`
+	Load   float64      `protobuf:"fixed64,10,opt,name=load,proto3" json:"load,omitempty"`
+	Images []*HostImage `protobuf:"bytes,11,rep,name=images,proto3" json:"images,omitempty"`
+	// GetHost has them, and ListHosts not.
 	Findings      []*HostFinding `protobuf:"bytes,12,rep,name=findings,proto3" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

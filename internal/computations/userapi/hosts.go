@@ -14,7 +14,10 @@ type hosts struct {
 
 func (s hosts) ListHosts(ctx context.Context, _ *computationsv1.ListHostsRequest) (*computationsv1.ListHostsResponse, error) {
 	list, err := s.svc.Hosts(ctx, who(ctx))
-	return &computationsv1.ListHostsResponse{Hosts: each(list, host)}, err
+	return &computationsv1.ListHostsResponse{Hosts: each(list, func(h computations.Host) *computationsv1.Host {
+		h.Report.Findings = nil // as long as all the rest of many hosts
+		return host(h)
+	})}, err
 }
 
 func (s hosts) GetHost(ctx context.Context, q *computationsv1.GetHostRequest) (*computationsv1.GetHostResponse, error) {

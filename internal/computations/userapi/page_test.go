@@ -125,6 +125,27 @@ func TestPagesMakeTheWholeList(t *testing.T) {
 	}
 }
 
+// A list of hosts leaves out what one host alone says at length.
+func TestFindingsAreOfOneHostAlone(t *testing.T) {
+	w := newWorld(t)
+	hosts := computationsv1.NewHostsServiceClient(w.serve())
+	w.put(func(tx computations.Writer) error {
+		h, err := tx.Host(w.things["host"])
+		if err != nil {
+			return err
+		}
+		h.Report.Findings = []computations.Finding{{Name: "kvm", Verdict: "ok", Found: "works"}}
+		return tx.PutHost(h)
+	})
+	list, err := hosts.ListHosts(w.as("olga"), &computationsv1.ListHostsRequest{})
+	w.check(err)
+	one, err := hosts.GetHost(w.as("olga"), &computationsv1.GetHostRequest{HostId: string(w.things["host"])})
+	w.check(err)
+	if n := len(list.GetHosts()); n != 1 || len(list.GetHosts()[0].GetReport().GetFindings()) != 0 || len(one.GetHost().GetReport().GetFindings()) != 1 {
+		t.Errorf("the list has %v, and the host %v", list.GetHosts(), one.GetHost())
+	}
+}
+
 // Whoever watches again from the last position seen gets the rest.
 func TestWatchGoesOnFromAPosition(t *testing.T) {
 	w := newWorld(t)
