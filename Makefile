@@ -8,8 +8,8 @@ SHELL := /bin/bash
 
 IMG  := cmd/manager/img
 # Parsers of what strangers send: evidence, policies, manifests, receipts,
-# attested TLS, firmware, vsock.
-FUZZED := ./attest/... ./receipt ./manifest ./atls ./hal/measure ./hal/ovmf ./internal/vsock/...
+# attested TLS, firmware, vsock, images.
+FUZZED := ./attest/... ./receipt ./manifest ./atls ./hal/measure ./hal/ovmf ./internal/vsock/... ./internal/oci
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
 # Finds or fetches the emulator, and ends the recipe if it can't.
 WITH_QEMU = qemu=$$(scripts/qemu); export MANAGER_QEMU_BIN_PATH="$$qemu";

@@ -21,6 +21,7 @@ const (
 	maxArgs        = 1024
 	maxEnv         = 256
 	maxArgBytes    = 64 << 10
+	maxImageName   = 512
 	// MaxInputSize bounds an input and every other size in bytes: 1 PiB, well
 	// inside what a JSON number holds exactly.
 	MaxInputSize = 1 << 50
@@ -30,6 +31,8 @@ var (
 	// namePattern has no room for separators, NUL, "." and ".." or options.
 	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	envPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	// imagePattern has what references of images are made of.
+	imagePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$`)
 )
 
 // Fault is one thing wrong with a manifest.
@@ -140,6 +143,26 @@ func (v *validator) algorithm(a *Algorithm) {
 	v.digest("/algorithm/sha256", a.SHA256)
 	v.size("/algorithm/size", a.Size, 1)
 	v.key("/algorithm/provider", a.Provider)
+	v.image(a)
+}
+
+func (v *validator) image(a *Algorithm) {
+	if a.Type != Container {
+		if a.Image != (Image{}) {
+			v.add("/algorithm/image", "is of algorithms of the type %q only", Container)
+		}
+		return
+	}
+	switch name := a.Image.Name; {
+	case len(name) > maxImageName:
+		v.add("/algorithm/image/name", "has %d characters; at most %d are allowed", len(name), maxImageName)
+	case name != "" && !imagePattern.MatchString(name):
+		v.add("/algorithm/image/name", "is %q; use a name that the archive has for the image, such as stats:1.0", name)
+	}
+	if a.Image.Config == (Digest{}) {
+		v.add("/algorithm/image/config", "is missing or zero; cocos-cli image prints the right one")
+	}
+	v.size("/algorithm/image/unpacked_max", a.Image.UnpackedMax, 1)
 }
 
 func (v *validator) datasets(ds []Dataset) {
