@@ -143,26 +143,30 @@ func (v *validator) algorithm(a *Algorithm) {
 	v.digest("/algorithm/sha256", a.SHA256)
 	v.size("/algorithm/size", a.Size, 1)
 	v.key("/algorithm/provider", a.Provider)
-	v.image(a)
+	switch {
+	case a.Type == Container:
+		for _, f := range a.Image.Validate() {
+			v.add("/algorithm/image"+f.Path, "%s", f.Message)
+		}
+	case a.Image != (Image{}):
+		v.add("/algorithm/image", "is of algorithms of the type %q only", Container)
+	}
 }
 
-func (v *validator) image(a *Algorithm) {
-	if a.Type != Container {
-		if a.Image != (Image{}) {
-			v.add("/algorithm/image", "is of algorithms of the type %q only", Container)
-		}
-		return
+// Validate returns everything that is wrong with an image, with paths from it on.
+func (i Image) Validate() Faults {
+	var v validator
+	switch {
+	case len(i.Name) > maxImageName:
+		v.add("/name", "has %d characters; at most %d are allowed", len(i.Name), maxImageName)
+	case i.Name != "" && !imagePattern.MatchString(i.Name):
+		v.add("/name", "is %q; use a name that the archive has for the image, such as stats:1.0", i.Name)
 	}
-	switch name := a.Image.Name; {
-	case len(name) > maxImageName:
-		v.add("/algorithm/image/name", "has %d characters; at most %d are allowed", len(name), maxImageName)
-	case name != "" && !imagePattern.MatchString(name):
-		v.add("/algorithm/image/name", "is %q; use a name that the archive has for the image, such as stats:1.0", name)
+	if i.Config == (Digest{}) {
+		v.add("/config", "is missing or zero; cocos-cli container prints the right one")
 	}
-	if a.Image.Config == (Digest{}) {
-		v.add("/algorithm/image/config", "is missing or zero; cocos-cli image prints the right one")
-	}
-	v.size("/algorithm/image/unpacked_max", a.Image.UnpackedMax, 1)
+	v.size("/unpacked_max", i.UnpackedMax, 1)
+	return v.faults
 }
 
 func (v *validator) datasets(ds []Dataset) {

@@ -213,7 +213,7 @@ func (a *Agent) checkImage(in *input) error {
 	if err := runtime.CheckImage(in.file.Name(), algorithm.Image); err != nil {
 		return discarded{rpcerr.New(codes.InvalidArgument, rpcerr.Detail{
 			Reason: rpcerr.ArchiveRefused, Field: "chunk",
-			Hint: "cocos-cli image shows what the archive has; compare it with /algorithm/image in the manifest",
+			Hint: "cocos-cli container shows what the archive has; compare it with /algorithm/image in the manifest",
 		}, "the archive of the %s was refused: %v", in.ref, err)}
 	}
 	return nil
