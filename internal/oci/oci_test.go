@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -509,5 +510,38 @@ func TestEndOfContext(t *testing.T) {
 	}
 	if _, err := os.Lstat(dir); err == nil {
 		t.Error("left something behind")
+	}
+}
+
+// testdata/README.md says how these were made.
+func TestArchivesOfOtherTools(t *testing.T) {
+	const config = "30f0be4796eb70a684e85da8675c4f17aa7b0e70a40bd75d3ad942b497e27023"
+	want := map[string]string{
+		"bin": "dir", "etc": "dir", "etc/passwd": "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n",
+		"lib": "-> usr/lib", "opq": "dir", "opq/b": "y\n", "srv": "dir", "srv/hard": "hi\n", "srv/hello": "hi\n",
+		"usr": "dir", "usr/lib": "dir", "usr/lib/x": "lib\n",
+	}
+	names, err := filepath.Glob("testdata/*.tar")
+	if err != nil || len(names) != 4 {
+		t.Fatalf("testdata has %q, %v", names, err)
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			img, err := image(b, "")
+			if err != nil || img.ConfigDigest.String() != config || img.Config.User != "app" {
+				t.Fatalf("%+v, %v", img, err)
+			}
+			dir, err := unpack(t, b, "", ample)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := tree(t, dir); !maps.Equal(got, want) {
+				t.Errorf("unpacked %v\nwant     %v", got, want)
+			}
+		})
 	}
 }
