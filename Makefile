@@ -8,8 +8,8 @@ SHELL := /bin/bash
 
 IMG  := cmd/manager/img
 # Parsers of what strangers send: evidence, policies, manifests, receipts,
-# attested TLS, firmware, vsock.
-FUZZED := ./attest/... ./receipt ./manifest ./atls ./hal/measure ./hal/ovmf ./internal/vsock/...
+# attested TLS, firmware, vsock, images.
+FUZZED := ./attest/... ./receipt ./manifest ./atls ./hal/measure ./hal/ovmf ./internal/vsock/... ./internal/oci
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
 # Finds or fetches the emulator, and ends the recipe if it can't.
 WITH_QEMU = qemu=$$(scripts/qemu); export MANAGER_QEMU_BIN_PATH="$$qemu";
@@ -49,7 +49,7 @@ hal-update: ## resolve the guest image's packages anew and write its lock file
 	@go run ./cmd/hal update
 
 .PHONY: demo
-demo: deps-demo build hal ## let two people compute in a VM, through the service (EXAMPLE=iris or aggregate-wasm; KEEP=1: keep the service)
+demo: deps-demo build hal ## let two people compute in a VM, through the service (EXAMPLE=iris, aggregate-wasm or container-stats; KEEP=1: keep the service)
 	@$(WITH_QEMU) go build -o build/demo ./test/demo; exec build/demo -example="$(EXAMPLE)" -keep=$(or $(KEEP),0)
 
 .PHONY: check

@@ -44,7 +44,7 @@ func TestDocumentationHasEveryMember(t *testing.T) {
 			switch {
 			case field.Type.Kind() == reflect.Slice && field.Type.Elem() == reflect.TypeFor[manifest.Dataset]():
 				walk(field.Type.Elem(), path+"[].")
-			case field.Type == reflect.TypeFor[manifest.Algorithm](), field.Type == reflect.TypeFor[manifest.Limits](), field.Type == reflect.TypeFor[manifest.Outputs]():
+			case field.Type == reflect.TypeFor[manifest.Algorithm](), field.Type == reflect.TypeFor[manifest.Limits](), field.Type == reflect.TypeFor[manifest.Image](), field.Type == reflect.TypeFor[manifest.Outputs]():
 				walk(field.Type, path+".")
 			}
 		}

@@ -49,6 +49,14 @@ func full() manifest.Manifest {
 	}
 }
 
+// container is full with an image.
+func container() manifest.Manifest {
+	m := full()
+	m.Algorithm.Type = manifest.Container
+	m.Algorithm.Image = manifest.Image{Name: "example.org:5000/a/stats:1.0", Config: manifest.Digest{5}, UnpackedMax: 1 << 20}
+	return m
+}
+
 func freeze(t testing.TB, m manifest.Manifest) manifest.Frozen {
 	t.Helper()
 	f, err := manifest.Freeze(m)

@@ -61,6 +61,20 @@ type Algorithm struct {
 	// Size in bytes.
 	Size     int64       `json:"size"`
 	Provider keys.Public `json:"provider"`
+	// Image is set for a container, and for nothing else.
+	Image Image `json:"image,omitzero"`
+}
+
+// Image is the container image in the algorithm's archive.
+type Image struct {
+	// Name is one of the names that the archive has for the image; it may be empty
+	// if the archive has one image under at most one name.
+	Name string `json:"name,omitzero"`
+	// Config is the digest of the image's config, which names all that is in it.
+	Config Digest `json:"config"`
+	// UnpackedMax bounds what all layers hold together, in bytes: 4 KiB for each
+	// file, folder and link, and the content of files in whole blocks of 4 KiB.
+	UnpackedMax int64 `json:"unpacked_max"`
 }
 
 // Limits bound a run; zero means the agent's default.
@@ -119,10 +133,12 @@ const (
 	Python AlgorithmType = "python"
 	// Wasm is one WebAssembly module, a command for WASI preview 1.
 	Wasm AlgorithmType = "wasm"
+	// Container is an archive with a container image.
+	Container AlgorithmType = "container"
 )
 
 // AlgorithmTypes lists them in the order in which texts show them.
-func AlgorithmTypes() []AlgorithmType { return []AlgorithmType{Binary, Python, Wasm} }
+func AlgorithmTypes() []AlgorithmType { return []AlgorithmType{Binary, Python, Wasm, Container} }
 
 // Digest is a SHA-256; as text, 64 lower-case hexadecimal digits, the way
 // sha256sum prints it.

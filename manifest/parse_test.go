@@ -17,7 +17,7 @@ func TestFreezeAndParse(t *testing.T) {
 	minimal := full()
 	minimal.Description, minimal.TEE, minimal.AttestedTLS, minimal.Approvals, minimal.Datasets = "", manifest.TEENone, false, nil, nil
 	minimal.Algorithm.Args, minimal.Algorithm.Env, minimal.Algorithm.Limits, minimal.Outputs = nil, nil, manifest.Limits{}, manifest.Outputs{}
-	for name, m := range map[string]manifest.Manifest{"full": full(), "minimal": minimal} {
+	for name, m := range map[string]manifest.Manifest{"full": full(), "minimal": minimal, "container": container()} {
 		t.Run(name, func(t *testing.T) {
 			f := freeze(t, m)
 			if f.Digest != manifest.Sum(f.Raw) || !reflect.DeepEqual(f.Manifest, m) {
@@ -136,6 +136,7 @@ func TestEveryFieldMalformed(t *testing.T) {
 		"/datasets/1/unpacked_max":       {{n("-1"), ""}, {n("1125899906842625"), ""}, {n("0"), "left out"}},
 		"/consumers":                     {{absent, "empty"}, {[]any{}, "empty"}},
 		"/consumers/0":                   {{"", ""}, {"AAAA", ""}},
+		"/algorithm/image":               {{map[string]any{}, "left out"}, {map[string]any{"name": "x"}, `"container" only`}, {map[string]any{"unpacked_max": n("1")}, `"container" only`}, {nil, "left out"}},
 		"/outputs":                       {{map[string]any{}, "left out"}},
 		"/outputs/result_max":            {{n("-1"), ""}, {n("1125899906842625"), ""}, {"5", "a string; expected a number"}},
 		"/extra":                         {{n("1"), "not a known field"}},
@@ -177,6 +178,43 @@ func TestEveryFieldMalformed(t *testing.T) {
 			if paths, text := faultsOf(t, err); !slices.Equal(paths, []string{want}) || !strings.Contains(text, b.want) {
 				t.Errorf("%s = %.60v: got %v, want one fault with path %s and %q", path, b.value, err, want, b.want)
 			}
+		}
+	}
+}
+
+// Each manifest is right in all but one field of its image.
+func TestImageMalformed(t *testing.T) {
+	raw := freeze(t, container()).Raw
+	n := func(s string) json.Number { return json.Number(s) }
+	type bad struct {
+		value any
+		want  string
+	}
+	for path, values := range map[string][]bad{
+		"/algorithm/image/name":         {{"", "left out"}, {"a b", "a name that the archive has"}, {"-a", ""}, {"a\x00", ""}, {"ä", ""}, {strings.Repeat("a", 513), "513"}, {n("1"), "a string"}},
+		"/algorithm/image/config":       {{absent, "cocos-cli container"}, {strings.Repeat("0", 64), "zero"}, {strings.Repeat("1", 63), "63"}, {"sha256:" + strings.Repeat("1", 64), "71"}, {nil, ""}},
+		"/algorithm/image/unpacked_max": {{absent, "expected 1 to"}, {n("0"), "expected 1 to"}, {n("-1"), ""}, {n("1125899906842625"), ""}, {"1", "a number"}},
+		"/algorithm/image/Name":         {{"x", "not a known field"}},
+		"/algorithm/type":               {{"container ", ""}},
+	} {
+		for _, b := range values {
+			_, err := manifest.Parse(edit(t, raw, path, b.value))
+			if paths, text := faultsOf(t, err); !slices.Contains(paths, path) || !strings.Contains(text, b.want) {
+				t.Errorf("%s = %.60v: got %v, want a fault with path %s and %q", path, b.value, err, path, b.want)
+			}
+		}
+	}
+	for name, tt := range map[string]struct {
+		change func(*manifest.Algorithm)
+		want   []string
+	}{
+		"a binary with an image":       {func(a *manifest.Algorithm) { a.Type = manifest.Binary }, []string{"/algorithm/image"}},
+		"a container without an image": {func(a *manifest.Algorithm) { a.Image = manifest.Image{} }, []string{"/algorithm/image/config", "/algorithm/image/unpacked_max"}},
+	} {
+		m := container()
+		tt.change(&m.Algorithm)
+		if paths, _ := faultsOf(t, m.Validate()); !slices.Equal(paths, tt.want) {
+			t.Errorf("%s: faults at %q, want %q", name, paths, tt.want)
 		}
 	}
 }

@@ -21,6 +21,7 @@ const (
 	maxArgs        = 1024
 	maxEnv         = 256
 	maxArgBytes    = 64 << 10
+	maxImageName   = 512
 	// MaxInputSize bounds an input and every other size in bytes: 1 PiB, well
 	// inside what a JSON number holds exactly.
 	MaxInputSize = 1 << 50
@@ -30,6 +31,8 @@ var (
 	// namePattern has no room for separators, NUL, "." and ".." or options.
 	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	envPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	// imagePattern has what references of images are made of.
+	imagePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$`)
 )
 
 // Fault is one thing wrong with a manifest.
@@ -140,6 +143,30 @@ func (v *validator) algorithm(a *Algorithm) {
 	v.digest("/algorithm/sha256", a.SHA256)
 	v.size("/algorithm/size", a.Size, 1)
 	v.key("/algorithm/provider", a.Provider)
+	switch {
+	case a.Type == Container:
+		for _, f := range a.Image.Validate() {
+			v.add("/algorithm/image"+f.Path, "%s", f.Message)
+		}
+	case a.Image != (Image{}):
+		v.add("/algorithm/image", "is of algorithms of the type %q only", Container)
+	}
+}
+
+// Validate returns everything that is wrong with an image, with paths from it on.
+func (i Image) Validate() Faults {
+	var v validator
+	switch {
+	case len(i.Name) > maxImageName:
+		v.add("/name", "has %d characters; at most %d are allowed", len(i.Name), maxImageName)
+	case i.Name != "" && !imagePattern.MatchString(i.Name):
+		v.add("/name", "is %q; use a name that the archive has for the image, such as stats:1.0", i.Name)
+	}
+	if i.Config == (Digest{}) {
+		v.add("/config", "is missing or zero; cocos-cli container prints the right one")
+	}
+	v.size("/unpacked_max", i.UnpackedMax, 1)
+	return v.faults
 }
 
 func (v *validator) datasets(ds []Dataset) {

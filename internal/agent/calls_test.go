@@ -27,6 +27,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/agent"
 	"github.com/ultravioletrs/cocos/internal/agent/journal"
 	"github.com/ultravioletrs/cocos/internal/callauth"
+	"github.com/ultravioletrs/cocos/internal/oci/build"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -396,6 +397,8 @@ func TestNewRefuses(t *testing.T) {
 	huge.Datasets[0].Size = manifest.MaxInputSize
 	unpacked := basic(t)
 	unpacked.Datasets[1].UnpackedMax = manifest.MaxInputSize
+	image, _ := containerOf(t, build.Image{})
+	image.Algorithm.Image.UnpackedMax = manifest.MaxInputSize
 	sev := basic(t)
 	sev.TEE = manifest.TEESNP
 	attested := sev
@@ -415,6 +418,7 @@ func TestNewRefuses(t *testing.T) {
 		{"approval missing", "/approvals lack", approved, func(*agent.Config) {}},
 		{"dataset beyond the storage", "give the VM more memory", huge, func(*agent.Config) {}},
 		{"archive beyond the storage", "unpacked_max", unpacked, func(*agent.Config) {}},
+		{"image beyond the storage", "unpacked_max", image, func(*agent.Config) {}},
 		{"certificate without key", "TLS certificate", basic(t), func(c *agent.Config) { c.TLS.ServerCert = cert }},
 		{"key without certificate", "TLS certificate", basic(t), func(c *agent.Config) { c.TLS.ServerKey = key }},
 		{"another certificate's key", "TLS certificate", basic(t), func(c *agent.Config) { c.TLS = agent.TLSConfig{ServerCert: cert, ServerKey: otherKey} }},

@@ -17,6 +17,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/archive"
 	"github.com/ultravioletrs/cocos/internal/bulk"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
+	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -187,6 +188,9 @@ func (a *Agent) place(in *input) error {
 	var err error
 	switch target := filepath.Join(a.dirs.datasets(), in.ref.name); {
 	case in.ref.kind == algorithmInput:
+		if err := a.checkImage(in); err != nil {
+			return err
+		}
 		err = moveReadOnly(in.file, a.dirs.program())
 	case in.unpackedMax == 0:
 		err = moveReadOnly(in.file, target)
@@ -195,6 +199,22 @@ func (a *Agent) place(in *input) error {
 	}
 	if err != nil {
 		return discarded{a.internal("placing the "+in.ref.String(), err)}
+	}
+	return nil
+}
+
+// checkImage refuses a container whose archive has not the image that the manifest
+// pins, while its provider is there to hear why. Layers are verified when it runs.
+func (a *Agent) checkImage(in *input) error {
+	algorithm := &a.cfg.Manifest.Algorithm
+	if algorithm.Type != manifest.Container {
+		return nil
+	}
+	if err := runtime.CheckImage(in.file.Name(), algorithm.Image); err != nil {
+		return discarded{rpcerr.New(codes.InvalidArgument, rpcerr.Detail{
+			Reason: rpcerr.ArchiveRefused, Field: "chunk",
+			Hint: "cocos-cli container shows what the archive has; compare it with /algorithm/image in the manifest",
+		}, "the archive of the %s was refused: %v", in.ref, err)}
 	}
 	return nil
 }

@@ -103,6 +103,7 @@ func (a *Agent) execute(ctx context.Context) (out runtime.Outcome, err error) {
 	return a.cfg.Runner.Run(ctx, runtime.Job{
 		Type:    algorithm.Type,
 		Program: a.dirs.program(),
+		Image:   algorithm.Image,
 		Args:    algorithm.Args,
 		Env:     algorithm.Env,
 		Limits:  algorithm.Limits,
@@ -115,7 +116,7 @@ func (a *Agent) execute(ctx context.Context) (out runtime.Outcome, err error) {
 // judge says what a run means to the host (reason) and to consumers (why).
 func judge(o runtime.Outcome, err error) (t trigger, reason Reason, why string) {
 	switch {
-	case errors.Is(err, runtime.ErrResults):
+	case errors.Is(err, runtime.ErrResults), errors.Is(err, runtime.ErrImage):
 		return runFailed, AlgorithmFailed, err.Error()
 	case err != nil:
 		return runFailed, AgentFailed, fmt.Sprintf("the algorithm could not be run: %v", err)

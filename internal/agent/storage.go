@@ -106,7 +106,7 @@ func (f folders) remove() error {
 
 // checkRoom refuses a manifest whose inputs can't all be held at once.
 func checkRoom(m *manifest.Manifest, room int64) error {
-	need := m.Algorithm.Size
+	need := m.Algorithm.Size + m.Algorithm.Image.UnpackedMax
 	for _, d := range m.Datasets {
 		// An archive stays until all of it is unpacked. Bounds of a manifest
 		// keep the sum far from overflow.

@@ -25,7 +25,7 @@ byte is sent. An upload that was cut goes on where it stopped.`,
 				return fmt.Errorf("bringing the algorithm: %w", err)
 			}
 			if in.folder {
-				return usagef("give the ELF file, the Python script or the WebAssembly module itself", "%s is a folder; an algorithm is one file", in.path)
+				return usagef("give the ELF file, the Python script, the WebAssembly module or the image archive itself", "%s is a folder; an algorithm is one file", in.path)
 			}
 			id, err := a.identity()
 			if err != nil {

@@ -35,6 +35,8 @@ type assetInfo struct {
 	SHA256      manifest.Digest `json:"sha256"`
 	Size        int64           `json:"size"`
 	UnpackedMax int64           `json:"unpacked_max,omitempty"`
+	ImageName   string          `json:"image_name,omitempty"`
+	ImageConfig manifest.Digest `json:"image_config,omitzero"`
 	Created     *time.Time      `json:"created"`
 	Retired     *time.Time      `json:"retired,omitempty"`
 }
@@ -42,10 +44,11 @@ type assetInfo struct {
 func infoOfAsset(m *computationsv1.Asset) assetInfo {
 	i := assetInfo{
 		ID: m.GetId(), Workspace: m.GetWorkspaceId(), Owner: m.GetOwnerEmail(), Name: m.GetName(), Kind: m.GetKind(), Type: m.GetType(),
-		Description: m.GetDescription(), Size: m.GetSize(), UnpackedMax: m.GetUnpackedMax(),
+		Description: m.GetDescription(), Size: m.GetSize(), UnpackedMax: m.GetUnpackedMax(), ImageName: m.GetImageName(),
 		Created: moment(m.GetCreated()), Retired: moment(m.GetRetired()),
 	}
 	copy(i.SHA256[:], m.GetSha256())
+	copy(i.ImageConfig[:], m.GetImageConfig())
 	return i
 }
 
@@ -56,10 +59,13 @@ func (i assetInfo) text() string {
 	if i.Type != "" {
 		kind += ", " + i.Type
 	}
-	if i.UnpackedMax > 0 {
+	if i.UnpackedMax > 0 && i.Kind == kindDataset {
 		kind += ", a folder of at most " + size(i.UnpackedMax)
 	}
 	r.add("kind", "%s", kind)
+	if i.Type == string(manifest.Container) {
+		r.add("image", "%s", imageLine(manifest.Image{Name: i.ImageName, Config: i.ImageConfig, UnpackedMax: i.UnpackedMax}))
+	}
 	if i.Description != "" {
 		r.add("description", "%s", packed(i.Description))
 	}
@@ -95,7 +101,8 @@ cocos-cli checksum does, and these are sent, with name and description. The file
 never is.
 
 A dataset may be a folder, which will be uploaded as its archive. The type of an
-algorithm is found from its file, or said with --type.`,
+algorithm is found from its file, or said with --type. A container is an archive that
+docker save, podman save or skopeo copy writes; what its image is is looked up here.`,
 		Example: `  cocos-cli assets add lin_reg.py --kind algorithm
   cocos-cli assets add photos/ --kind dataset --description "Harbour at dawn"`,
 		Args: exactly("PATH"),
@@ -137,7 +144,8 @@ algorithm is found from its file, or said with --type.`,
 	f.StringVar(&q.Kind, "kind", "", "`KIND`: algorithm or dataset")
 	f.StringVar(&q.Name, "name", "", "what lists call it (default: the file's name)")
 	f.StringVar(&q.Description, "description", "", "what it is, for people")
-	f.StringVar(&q.Type, "type", "", "`TYPE` of an algorithm: binary, python or wasm (default: found from the file)")
+	f.StringVar(&q.Type, "type", "", "`TYPE` of an algorithm: binary, python, wasm or container (default: found from the file)")
+	imageNameFlag(cmd, &q.ImageName)
 	f.Int64Var(&q.UnpackedMax, "unpacked-max", 0, "of a folder: at most so many `BYTES` come out of its archive (default: the archive's size)")
 	complete(cmd, "kind", func() []string { return []string{kindAlgorithm, kindDataset} })
 	complete(cmd, "type", func() []string {
@@ -166,6 +174,16 @@ func (a *app) describe(cmd *cobra.Command, in *input, q *computationsv1.CreateAs
 			return err
 		}
 	}
+	switch {
+	case q.Type == string(manifest.Container):
+		d, err := describeImage(cmd, in.path, q.ImageName)
+		if err != nil {
+			return err
+		}
+		q.ImageConfig, q.UnpackedMax = d.Pin.Config[:], d.Pin.UnpackedMax
+	case q.ImageName != "":
+		return usagef("leave it out", "--image is of containers only")
+	}
 	if q.Name == "" {
 		whole, err := filepath.Abs(in.path) // for "." and the like
 		if err != nil {
@@ -193,7 +211,7 @@ func algorithmType(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	head := make([]byte, 64)
+	head := make([]byte, 512)
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return "", err
@@ -206,8 +224,10 @@ func algorithmType(path string) (string, error) {
 		return string(manifest.Wasm), nil
 	case strings.HasSuffix(path, ".py"), bytes.HasPrefix(line, []byte("#!")) && bytes.Contains(line, []byte("python")):
 		return string(manifest.Python), nil
+	case n == len(head) && string(head[257:262]) == "ustar":
+		return string(manifest.Container), nil
 	}
-	return "", usagef("say --type binary, --type python or --type wasm", "--type is missing, and %s looks like none of them", path)
+	return "", usagef("say --type binary, --type python, --type wasm or --type container", "--type is missing, and %s looks like none of them", path)
 }
 
 func (a *app) assetsListCmd() *cobra.Command {

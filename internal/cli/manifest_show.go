@@ -75,6 +75,15 @@ func described(f *manifest.Frozen, ps []party) string {
 	return b.String()
 }
 
+// imageLine says what a container is pinned to.
+func imageLine(i manifest.Image) string {
+	s := fmt.Sprintf("config %s, at most %s unpacked", i.Config, size(i.UnpackedMax))
+	if i.Name != "" {
+		s = packed(i.Name) + ", " + s
+	}
+	return s
+}
+
 // protection says what keeps the host out.
 func protection(f *manifest.Frozen) string {
 	var s string
@@ -118,6 +127,9 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 	}
 	alg := &f.Algorithm
 	line("algorithm", "%s, %s, sha256 %s", alg.Type, size(alg.Size), alg.SHA256)
+	if alg.Type == manifest.Container {
+		line("image", "%s", imageLine(alg.Image))
+	}
 	line("", "by %s", name(alg.Provider))
 	if len(alg.Args) > 0 {
 		line("arguments", "%q", alg.Args)

@@ -24,6 +24,8 @@ import (
 	"github.com/ultravioletrs/cocos/internal/agent/journal"
 	"github.com/ultravioletrs/cocos/internal/archive"
 	"github.com/ultravioletrs/cocos/internal/cli"
+	"github.com/ultravioletrs/cocos/internal/oci"
+	"github.com/ultravioletrs/cocos/internal/oci/build"
 	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -52,20 +54,21 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"agent":    cmdAgent,
-			"release":  cmdRelease,
-			"proxy":    cmdProxy,
-			"stalled":  cmdStalled,
-			"manifest": cmdManifest,
-			"noise":    cmdNoise,
-			"flip":     cmdFlip,
-			"mode":     cmdMode,
-			"policy":   cmdPolicy,
-			"bend":     cmdBend,
-			"image":    cmdImage,
-			"firmware": cmdFirmware,
-			"evidence": cmdEvidence,
-			"simroot":  cmdSimRoot,
+			"agent":     cmdAgent,
+			"release":   cmdRelease,
+			"proxy":     cmdProxy,
+			"stalled":   cmdStalled,
+			"manifest":  cmdManifest,
+			"noise":     cmdNoise,
+			"flip":      cmdFlip,
+			"mode":      cmdMode,
+			"policy":    cmdPolicy,
+			"bend":      cmdBend,
+			"image":     cmdImage,
+			"container": cmdContainer,
+			"firmware":  cmdFirmware,
+			"evidence":  cmdEvidence,
+			"simroot":   cmdSimRoot,
 			// The Computation Management service.
 			"service":     cmdService,
 			"let":         cmdLet,
@@ -82,6 +85,27 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
+}
+
+// container OUT NAME... writes an archive with an image under these names, and sets
+// CONFIG to the digest of its config.
+func cmdContainer(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: container OUT NAME...")
+	}
+	img := build.Image{
+		Names:  args[1:],
+		Config: oci.Config{Entrypoint: []string{"/stats", "-v"}, Env: []string{"A=b c"}, User: "app"},
+		Layers: []build.Layer{{Entries: []build.Entry{build.File("stats", 0o755, make([]byte, 9000)), build.Folder("etc"), build.Link("x", "y")}, Compression: "gzip"}},
+	}
+	entries, err := build.OCI(img)
+	ts.Check(err)
+	b, err := build.Tar(entries)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+	parts, err := img.Parts()
+	ts.Check(err)
+	ts.Setenv("CONFIG", manifest.Sum(parts.Config).String())
 }
 
 // manifest OUT algo=KEY:FILE data=NAME:KEY:PATH consumer=KEY approver=KEY

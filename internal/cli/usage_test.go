@@ -49,6 +49,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{line("keys --force=maybe"), "invalid argument"},
 		{line("keys show"), "FILE is missing"},
 		{line("checksum"), "PATH is missing"},
+		{line("container"), "FILE is missing"},
 		{line("manifest check"), "FILE is missing"},
 		{line("manifest digest a b"), `unexpected argument "b"`},
 		{line("manifest freeze"), "FILE is missing"},

@@ -44,8 +44,8 @@ func checkAsset(a *Asset) error {
 		if !slices.Contains(manifest.AlgorithmTypes(), a.Type) {
 			f.add(invalid("type", "is %q; expected one of %q", a.Type, manifest.AlgorithmTypes()))
 		}
-		if a.UnpackedMax != 0 {
-			f.add(invalid("unpacked_max", "is of folders of data; an algorithm is one file"))
+		if a.Type != manifest.Container && a.UnpackedMax != 0 {
+			f.add(invalid("unpacked_max", "is of folders of data and of containers; other algorithms are one file"))
 		}
 	case AssetDataset:
 		if a.Type != "" {
@@ -57,10 +57,34 @@ func checkAsset(a *Asset) error {
 	default:
 		f.add(invalid("kind", "is %q; expected %q or %q", a.Kind, AssetAlgorithm, AssetDataset))
 	}
+	checkImage(&f, a)
 	if a.Size < least || a.Size > manifest.MaxInputSize {
 		f.add(invalid("size", "is %d; expected %d to %d bytes", a.Size, least, int64(manifest.MaxInputSize)))
 	}
 	return f.err()
+}
+
+// checkImage holds what a container's asset says of its image to the manifest's own
+// rules, and wants others to say nothing.
+func checkImage(f *faults, a *Asset) {
+	if a.Type != manifest.Container {
+		if a.ImageName != "" || a.ImageConfig != (manifest.Digest{}) {
+			f.add(invalid("image_config", "is of containers only, as is image_name"))
+		}
+		return
+	}
+	fields := map[string]string{"/name": "image_name", "/config": "image_config", "/unpacked_max": "unpacked_max"}
+	for _, fault := range a.image().Validate() {
+		f.add(invalid(fields[fault.Path], "%s", fault.Message))
+	}
+}
+
+// image is the asset's part of a manifest.
+func (a *Asset) image() manifest.Image {
+	if a.Type != manifest.Container {
+		return manifest.Image{}
+	}
+	return manifest.Image{Name: a.ImageName, Config: a.ImageConfig, UnpackedMax: a.UnpackedMax}
 }
 
 // Assets lists a workspace's assets.

@@ -178,11 +178,15 @@ type Asset struct {
 	SHA256      manifest.Digest
 	// Size in bytes of what will be uploaded.
 	Size int64
-	// UnpackedMax as in manifest.Dataset; zero for a file.
+	// UnpackedMax as in manifest.Dataset, or of a container as in manifest.Image;
+	// zero for a file.
 	UnpackedMax int64
 	// Type of an algorithm; empty for a dataset.
-	Type    manifest.AlgorithmType
-	Created time.Time
+	Type manifest.AlgorithmType
+	// ImageName and ImageConfig of a container as in manifest.Image.
+	ImageName   string
+	ImageConfig manifest.Digest
+	Created     time.Time
 	// Retired is zero for an asset that can be used in drafts.
 	Retired time.Time
 	// Email is the owner's, for lists.

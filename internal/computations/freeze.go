@@ -215,7 +215,7 @@ func (v *resolver) algorithm() error {
 		return err
 	}
 	if a != nil {
-		m.Type, m.SHA256, m.Size = a.Type, a.SHA256, a.Size
+		m.Type, m.SHA256, m.Size, m.Image = a.Type, a.SHA256, a.Size, a.image()
 	}
 	if slot.Provider != "" {
 		m.Provider, err = v.key("algorithm/provider", slot.Provider)
@@ -302,7 +302,7 @@ func (v *resolver) validate() {
 	if !errors.As(v.out.manifest.Validate(), &found) {
 		return
 	}
-	resolved := []string{"/algorithm/type", "/algorithm/sha256", "/algorithm/size", "/algorithm/provider", "/consumers", "/approvals"}
+	resolved := []string{"/algorithm/type", "/algorithm/sha256", "/algorithm/size", "/algorithm/image", "/algorithm/provider", "/consumers", "/approvals"}
 	incomplete := len(v.out.missing.all) > 0
 	for _, f := range found {
 		ofSlot := strings.HasPrefix(f.Path, "/datasets/") && !strings.HasSuffix(f.Path, "/name")

@@ -65,6 +65,23 @@ func TestFreezeMakesTheManifest(t *testing.T) {
 	}
 }
 
+// What a container's asset says of its image is in the manifest.
+func TestFreezeOfAContainer(t *testing.T) {
+	p := newPlay(t)
+	a := c.Asset{Workspace: p.ws.ID, Name: "stats", SHA256: manifest.Digest{7}, Size: 100}
+	container(&a)
+	a, err := p.CreateAsset(p.ctx, p.dave.Identity, a)
+	p.ok(err)
+	d := p.draft()
+	d.Algorithm.Asset = a.ID
+	p.ok(empty(p.EditDraft(p.ctx, p.alice.Identity, p.id, p.view(p.alice).Revision, d)))
+	m, err := manifest.Parse(p.freeze().Manifest)
+	p.ok(err)
+	if want := (manifest.Image{Name: "stats:1", Config: a.ImageConfig, UnpackedMax: 1 << 20}); m.Algorithm.Type != manifest.Container || m.Algorithm.Image != want {
+		t.Errorf("the algorithm is %+v", m.Algorithm)
+	}
+}
+
 // Approvals are those of every party where it is attested, else nobody's; or of
 // those who are named.
 func TestWhoMustApprove(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	c "github.com/ultravioletrs/cocos/internal/computations"
 	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // A key is registered with a proof that is right in everything.
@@ -116,6 +117,12 @@ func TestRotateAndRevoke(t *testing.T) {
 	refused(t, err, c.Limited, "as many keys")
 }
 
+// container makes of an asset what every container says.
+func container(a *c.Asset) {
+	a.Kind, a.Type = c.AssetAlgorithm, manifest.Container
+	a.ImageName, a.ImageConfig, a.UnpackedMax = "stats:1", [32]byte{9}, 1<<20
+}
+
 func TestAssets(t *testing.T) {
 	p := newPlay(t)
 	good := c.Asset{Workspace: p.ws.ID, Name: "photos", Kind: c.AssetDataset, SHA256: [32]byte{1}, Size: 7, UnpackedMax: 70}
@@ -123,18 +130,24 @@ func TestAssets(t *testing.T) {
 		change func(*c.Asset)
 		field  string
 	}{
-		"no name":            {func(a *c.Asset) { a.Name = " " }, "name"},
-		"name that hides":    {func(a *c.Asset) { a.Name = "a\u200bb" }, "name"},
-		"long description":   {func(a *c.Asset) { a.Description = strings.Repeat("x", 5000) }, "description"},
-		"no kind":            {func(a *c.Asset) { a.Kind = "" }, "kind"},
-		"no digest":          {func(a *c.Asset) { a.SHA256 = [32]byte{} }, "sha256"},
-		"less than nothing":  {func(a *c.Asset) { a.Size = -1 }, "size"},
-		"too large":          {func(a *c.Asset) { a.Size = 1<<50 + 1 }, "size"},
-		"unpacks to nothing": {func(a *c.Asset) { a.UnpackedMax = -1 }, "unpacked_max"},
-		"typed data":         {func(a *c.Asset) { a.Type = "python" }, "type"},
-		"untyped algorithm":  {func(a *c.Asset) { a.Kind, a.UnpackedMax = c.AssetAlgorithm, 0 }, "type"},
-		"empty algorithm":    {func(a *c.Asset) { a.Kind, a.UnpackedMax, a.Type, a.Size = c.AssetAlgorithm, 0, "python", 0 }, "size"},
-		"packed algorithm":   {func(a *c.Asset) { a.Kind, a.Type = c.AssetAlgorithm, "python" }, "unpacked_max"},
+		"no name":              {func(a *c.Asset) { a.Name = " " }, "name"},
+		"name that hides":      {func(a *c.Asset) { a.Name = "a\u200bb" }, "name"},
+		"long description":     {func(a *c.Asset) { a.Description = strings.Repeat("x", 5000) }, "description"},
+		"no kind":              {func(a *c.Asset) { a.Kind = "" }, "kind"},
+		"no digest":            {func(a *c.Asset) { a.SHA256 = [32]byte{} }, "sha256"},
+		"less than nothing":    {func(a *c.Asset) { a.Size = -1 }, "size"},
+		"too large":            {func(a *c.Asset) { a.Size = 1<<50 + 1 }, "size"},
+		"unpacks to nothing":   {func(a *c.Asset) { a.UnpackedMax = -1 }, "unpacked_max"},
+		"typed data":           {func(a *c.Asset) { a.Type = "python" }, "type"},
+		"untyped algorithm":    {func(a *c.Asset) { a.Kind, a.UnpackedMax = c.AssetAlgorithm, 0 }, "type"},
+		"empty algorithm":      {func(a *c.Asset) { a.Kind, a.UnpackedMax, a.Type, a.Size = c.AssetAlgorithm, 0, "python", 0 }, "size"},
+		"packed algorithm":     {func(a *c.Asset) { a.Kind, a.Type = c.AssetAlgorithm, "python" }, "unpacked_max"},
+		"data with an image":   {func(a *c.Asset) { a.ImageConfig = [32]byte{1} }, "image_config"},
+		"data with a name":     {func(a *c.Asset) { a.ImageName = "x" }, "image_config"},
+		"script with an image": {func(a *c.Asset) { container(a); a.Type, a.UnpackedMax = "python", 0 }, "image_config"},
+		"no config":            {func(a *c.Asset) { container(a); a.ImageConfig = [32]byte{} }, "image_config"},
+		"no bound":             {func(a *c.Asset) { container(a); a.UnpackedMax = 0 }, "unpacked_max"},
+		"name of an image":     {func(a *c.Asset) { container(a); a.ImageName = "a b" }, "image_name"},
 	} {
 		ask := good
 		tt.change(&ask)

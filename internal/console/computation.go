@@ -171,7 +171,7 @@ func (q *call) slots(v *computations.View) ([]slotLine, error) {
 		} else if err != nil {
 			return l, err
 		}
-		l.Asset, l.Digest, l.Size, l.Folder = &a, a.SHA256.String(), a.Size, a.UnpackedMax > 0
+		l.Asset, l.Digest, l.Size, l.Folder = &a, a.SHA256.String(), a.Size, a.Kind == computations.AssetDataset && a.UnpackedMax > 0
 		return l, nil
 	}
 	d := &v.Draft

@@ -116,7 +116,7 @@ func assetForm(in *place, f *form) view {
 		Title: "Register an asset", Section: "assets", In: in, Form: f, Above: []link{{"Assets", "/w/" + string(in.ID) + "/assets"}},
 		Data: assetForms{
 			Kinds: []choice{{Value: "dataset", Text: "Dataset"}, {Value: "algorithm", Text: "Algorithm"}},
-			Types: []choice{{Value: "python", Text: "Python script"}, {Value: "binary", Text: "Binary (ELF)"}, {Value: "wasm", Text: "WebAssembly module (WASI)"}},
+			Types: []choice{{Value: "python", Text: "Python script"}, {Value: "binary", Text: "Binary (ELF)"}, {Value: "wasm", Text: "WebAssembly module (WASI)"}, {Value: "container", Text: "Container image archive"}},
 		},
 	}
 }
@@ -139,7 +139,13 @@ func createAsset(q *call) error {
 	if a.Size, err = byteSize("size", q.post("size")); err != nil {
 		bad.add(err)
 	}
-	if a.Kind == computations.AssetDataset {
+	if a.Type == manifest.Container {
+		a.ImageName = q.post("image_name")
+		if a.ImageConfig, err = manifest.ParseDigest(q.post("image_config")); err != nil {
+			bad.add(invalid("image_config", err.Error(), ""))
+		}
+	}
+	if a.Kind == computations.AssetDataset || a.Type == manifest.Container {
 		if a.UnpackedMax, err = byteSize("unpacked_max", q.post("unpacked_max")); err != nil {
 			bad.add(err)
 		}

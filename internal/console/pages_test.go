@@ -123,6 +123,8 @@ func TestFaultsStandBesideTheirFields(t *testing.T) {
 		"a name that is missing":        {"stan", "/workspaces/new", form("name", ""), "name", "Name is missing"},
 		"a digest that is too short":    {"dora", "/w/{workspace}/assets/new", form("kind", "dataset", "name", "x", "sha256", "ab", "size", "1"), "sha256", "SHA-256 has 2 characters"},
 		"a size that is none":           {"dora", "/w/{workspace}/assets/new", form("kind", "dataset", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "large"), "size", "is not a size such as"},
+		"a container without a config":  {"dora", "/w/{workspace}/assets/new", form("kind", "algorithm", "type", "container", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "1", "unpacked_max", "1"), "image_config", "SHA-256 of its config has 0 characters"},
+		"a container without a bound":   {"dora", "/w/{workspace}/assets/new", form("kind", "algorithm", "type", "container", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "1", "image_config", strings.Repeat("cd", 32)), "unpacked_max", "Unpacked, at most is 0; expected 1 to"},
 		"a dataset's name":              {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "rows", "1", "datasets/0/name", "../x"), "datasets/0/name", "File name is"},
 		"a time to live":                {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "ttl", "soon"), "ttl", "is not a time such as"},
 		"an environment":                {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "algorithm/env", "novalue"), "algorithm/env", "has the line"},

@@ -222,17 +222,18 @@ func (j *judgement) life(asked uint32, l Limits) int {
 	return int(asked)
 }
 
-// fits refuses inputs that the VM's memory can't hold: that is where they go.
+// fits refuses inputs that the VM's memory can't hold: that is where they go, with
+// what archives among them unpack to.
 func (j *judgement) fits(f *manifest.Frozen, host Host) {
-	// No overflow: at most 257 sizes of at most 2^50 bytes.
-	total := f.Algorithm.Size
+	// No overflow: at most 514 sizes of at most 2^50 bytes.
+	total := f.Algorithm.Size + f.Algorithm.Image.UnpackedMax
 	for _, d := range f.Datasets {
-		total += d.Size
+		total += d.Size + d.UnpackedMax
 	}
 	room := int64(host.Machine.Memory.MiB)<<20 - guestReserve
 	if total > room {
 		j.add(NoCapacity, "manifest/datasets", "ask for a host whose VMs have more memory (MANAGER_QEMU_MEMORY_SIZE)",
-			"and the algorithm have %d bytes; a VM of this host has room for %d", total, max(room, 0))
+			"and the algorithm have %d bytes with what they unpack to; a VM of this host has room for %d", total, max(room, 0))
 	}
 }
 

@@ -48,6 +48,11 @@ func pair(t *testing.T, edit func(*x509.Certificate)) (cert, key []byte) {
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 }
 
+// imageOf makes the algorithm a container with this unpacked_max.
+func imageOf(m *manifest.Manifest, unpacked int64) {
+	m.Algorithm.Type, m.Algorithm.Image = manifest.Container, manifest.Image{Config: manifest.Digest{1}, UnpackedMax: unpacked}
+}
+
 // TestJudge gives requests that are right in all but what the case changes.
 func TestJudge(t *testing.T) {
 	cert, key := pair(t, nil)
@@ -112,6 +117,11 @@ func TestJudge(t *testing.T) {
 		"fits exactly": {edit: with(func(m *manifest.Manifest) { m.Datasets[0].Size = 1024<<20 - guestReserve - 10 })},
 		"one byte too much": {with(func(m *manifest.Manifest) { m.Datasets[0].Size = 1024<<20 - guestReserve - 9 }),
 			[]string{"NO_CAPACITY manifest/datasets"}, "has room for"},
+		"a folder that unpacks to one byte too much": {with(func(m *manifest.Manifest) { m.Datasets[0].UnpackedMax = 1024<<20 - guestReserve - 29 }),
+			[]string{"NO_CAPACITY manifest/datasets"}, "unpack to"},
+		"an image fits exactly": {edit: with(func(m *manifest.Manifest) { imageOf(m, 1024<<20-guestReserve-30) })},
+		"an image of one byte too much": {with(func(m *manifest.Manifest) { imageOf(m, 1024<<20-guestReserve-29) }),
+			[]string{"NO_CAPACITY manifest/datasets"}, "unpack to"},
 		"as large as can be": {with(func(m *manifest.Manifest) { m.Datasets[0].Size = manifest.MaxInputSize }),
 			[]string{"NO_CAPACITY manifest/datasets"}, ""},
 		"approval missing": {func(r *RunRequest) { asksApproval(r); r.Approvals = nil }, []string{"INVALID approvals"}, "lack"},

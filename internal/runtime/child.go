@@ -94,7 +94,7 @@ func child(conn *net.UnixConn) (report, error) {
 	}
 	pid, err := start(s, null.Fd())
 	if err != nil {
-		return report{}, fmt.Errorf("starting %s: %w", s.Exec, err)
+		return report{}, fmt.Errorf("starting %s in %s: %w", s.Exec, s.WorkDir, err)
 	}
 	said, err := reapUntil(pid)
 	said.OutputFull = isFull(results)
@@ -106,7 +106,7 @@ func child(conn *net.UnixConn) (report, error) {
 func start(s setup, stdin uintptr) (pid int, err error) {
 	limitData := s.LimitData && s.Limits.MemoryBytes > 0
 	pid, err = syscall.ForkExec(s.Exec, s.Argv, &syscall.ProcAttr{
-		Dir: workPath, Env: s.Env,
+		Dir: s.WorkDir, Env: s.Env,
 		Files: []uintptr{stdin, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Ptrace: limitData},
 	})
@@ -147,6 +147,10 @@ func isolate(s setup) (results *os.File, err error) {
 	// Namespaces of its own would give the algorithm back every capability.
 	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
 		return nil, fmt.Errorf("forbidding user namespaces: %w", err)
+	}
+	// Some of these belong to whoever is root in the namespaces, capabilities or not.
+	if err := coverReadOnly("/proc/sys"); err != nil {
+		return nil, err
 	}
 	return results, setLimits(s)
 }

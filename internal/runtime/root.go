@@ -35,43 +35,22 @@ func buildRoot(s setup) (results *os.File, err error) {
 	// working folder.
 	b := &rootBuilder{root: s.Dir}
 	defer b.close()
-	program := b.open(s.Program)
-	engine := ""
-	if s.Engine != "" {
-		engine = b.open(s.Engine)
-	}
 	datasets := b.open(filepath.Join(s.Dir, datasetsDir))
 	devices := map[string]string{}
 	for _, n := range deviceNodes {
 		devices[n] = b.open("/dev/" + n)
 	}
-	runtime, links := map[string]string{}, map[string]string{}
-	if s.Root != "" {
-		runtime, links = b.openRuntime(s.Root)
-	}
-
-	b.mount("tmpfs", "", noPrivilege, "mode=0755,size=1m,nr_inodes=256")
-	for n, source := range runtime {
-		b.mkdir(n)
-		b.bind(source, n, readOnly)
-	}
-	for n, target := range links {
-		b.symlink(target, n)
+	if s.Image {
+		b.bind(b.open(s.Root), "", readOnly)
+	} else {
+		b.skeleton(s)
 	}
 	b.devices(devices)
 	b.scratch(s.ScratchBytes)
-	b.mkdir("work")
-	b.mkdir("work/" + datasetsDir)
 	b.bind(datasets, "work/"+datasetsDir, readOnly|unix.MOUNT_ATTR_NOEXEC)
-	b.mkdir("work/" + resultsDir)
 	// Room for what the sizes of files don't count: Run compares those exactly.
 	b.mount("tmpfs", "work/"+resultsDir, noPrivilege,
 		fmt.Sprintf("mode=0755,uid=%d,gid=%d,size=%d,%s", s.UID, s.GID, s.Limits.OutputBytes+1<<20, maxInodes))
-	b.mkdir("algorithm")
-	b.bindFile(program, s.Target[1:], readOnly)
-	if engine != "" {
-		b.bindFile(engine, s.Exec[1:], readOnly)
-	}
 	b.mount("proc", "proc", noPrivilege|unix.MS_NOEXEC, "hidepid=2")
 	b.setattr("", readOnly, 0)
 	results = b.openResults()
@@ -80,6 +59,37 @@ func buildRoot(s setup) (results *os.File, err error) {
 		return nil, fmt.Errorf("building the algorithm's root: %w", b.err)
 	}
 	return results, nil
+}
+
+// skeleton is the root of an algorithm that brings none: folders to mount on, the
+// runtime disk's, and the program.
+func (b *rootBuilder) skeleton(s setup) {
+	program := b.open(s.Program)
+	engine := ""
+	if s.Engine != "" {
+		engine = b.open(s.Engine)
+	}
+	runtime, links := map[string]string{}, map[string]string{}
+	if s.Root != "" {
+		runtime, links = b.openRuntime(s.Root)
+	}
+	b.mount("tmpfs", "", noPrivilege, "mode=0755,size=1m,nr_inodes=256")
+	for n, source := range runtime {
+		b.mkdir(n)
+		b.bind(source, n, readOnly)
+	}
+	for n, target := range links {
+		b.symlink(target, n)
+	}
+	b.mkdir("work")
+	for _, n := range mountPoints {
+		b.mkdir(n)
+	}
+	b.mkdir("algorithm")
+	b.bindFile(program, s.Target[1:], readOnly)
+	if engine != "" {
+		b.bindFile(engine, s.Exec[1:], readOnly)
+	}
 }
 
 // rootBuilder builds under root; after the first error it does nothing.
@@ -152,9 +162,6 @@ func (b *rootBuilder) symlink(target, name string) {
 }
 
 func (b *rootBuilder) mount(fstype, name string, flags uintptr, data string) {
-	if name == "proc" {
-		b.mkdir(name)
-	}
 	b.do("mounting "+fstype+" on", name, func() error {
 		return unix.Mount(fstype, b.path(name), fstype, flags, data)
 	})
@@ -181,7 +188,8 @@ func (b *rootBuilder) bindFile(source, name string, attrs uint64) {
 }
 
 func (b *rootBuilder) devices(sources map[string]string) {
-	b.mkdir("dev")
+	// An image's root can't be written to.
+	b.mount("tmpfs", "dev", noPrivilege, "mode=0755,size=1m,nr_inodes=64")
 	for _, n := range deviceNodes {
 		b.bindFile(sources[n], "dev/"+n, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
 	}
@@ -189,25 +197,30 @@ func (b *rootBuilder) devices(sources map[string]string) {
 	for i, n := range []string{"stdin", "stdout", "stderr"} {
 		b.symlink("/proc/self/fd/"+strconv.Itoa(i), "dev/"+n)
 	}
+	b.mkdir("dev/shm")
+	b.setattr("dev", readOnly, 0)
 }
 
-// scratch makes one bounded file system for /tmp and /dev/shm.
+// scratch makes one bounded file system for /tmp and /dev/shm. It is mounted on
+// /tmp, where one of its own folders then covers it.
 func (b *rootBuilder) scratch(size int64) {
-	const at = "scratch"
-	b.mkdir(at)
-	b.mount("tmpfs", at, noPrivilege, fmt.Sprintf("mode=0755,size=%d,%s", size, maxInodes))
-	for sub, name := range map[string]string{"tmp": "tmp", "shm": "dev/shm"} {
-		b.mkdir(name)
-		b.mkdir(filepath.Join(at, sub))
-		b.do("opening up", name, func() error { return os.Chmod(b.path(filepath.Join(at, sub)), 0o777|fs.ModeSticky) })
-		b.bind(b.path(filepath.Join(at, sub)), name, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	b.mount("tmpfs", "tmp", noPrivilege, fmt.Sprintf("mode=0755,size=%d,%s", size, maxInodes))
+	for _, place := range []struct{ sub, name string }{{"tmp/shm", "dev/shm"}, {"tmp/tmp", "tmp"}} {
+		b.mkdir(place.sub)
+		b.do("opening up", place.name, func() error { return os.Chmod(b.path(place.sub), 0o777|fs.ModeSticky) })
+		b.bind(b.path(place.sub), place.name, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	}
-	b.do("unmounting", at, func() error {
-		if err := unix.Unmount(b.path(at), unix.MNT_DETACH); err != nil {
-			return err
-		}
-		return os.Remove(b.path(at))
-	})
+}
+
+// coverReadOnly makes what is at name read-only for all that look it up later.
+func coverReadOnly(name string) error {
+	if err := unix.Mount(name, name, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("covering %s: %w", name, err)
+	}
+	if err := unix.MountSetattr(unix.AT_FDCWD, name, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: readOnly}); err != nil {
+		return fmt.Errorf("making %s read-only: %w", name, err)
+	}
+	return nil
 }
 
 func (b *rootBuilder) openResults() (f *os.File) {

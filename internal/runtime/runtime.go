@@ -12,6 +12,10 @@
 // outside the algorithm. When the algorithm ends, or the context does, every
 // process that it started is killed before Run returns.
 //
+// A container's root is its image, unpacked, read-only, with the same mounted over
+// it. It runs as the user that the image names, which is the same unprivileged
+// user outside: root in an image has no capability either, and no way to one.
+//
 // Run starts this program again (Child) as the first process of the namespaces:
 // it builds the root, gives up what the algorithm must not have, starts it and
 // reaps. A WebAssembly module is no program: there this program is started a
@@ -58,14 +62,18 @@ const pipeDelay = 10 * time.Second
 type Job struct {
 	Type manifest.AlgorithmType
 	// Program is the file that holds the algorithm, its digest checked. Run
-	// makes it readable and executable for everyone.
+	// makes it readable and executable for everyone, unless it is an image archive.
 	Program string
-	// Args follow the program's name.
+	// Image is what a container's archive is held to.
+	Image manifest.Image
+	// Args follow the program's name, or take the place of an image's command.
 	Args []string
-	// Env is added to PATH, HOME, TMPDIR and LANG, or takes their place.
+	// Env is added to PATH, HOME, TMPDIR, LANG, COCOS_DATASETS, COCOS_RESULTS and
+	// what an image sets, or takes their place.
 	Env    map[string]string
 	Limits manifest.Limits
-	// Dir holds the folders datasets, readable for everyone, and results, empty.
+	// Dir holds the folders datasets, readable for everyone, and results, empty. An
+	// image is unpacked there, too, and gone when Run returns.
 	// What the algorithm leaves in its results/ is moved there when it ended with
 	// status 0, as files and folders of the caller's own.
 	Dir string
@@ -130,7 +138,7 @@ type Runner struct {
 // Run runs job and waits for its end. An error means that the algorithm was
 // not run, or that its results can't be had; the end of ctx kills it and is
 // returned as its cause. How the algorithm itself fared is in the Outcome.
-func (r *Runner) Run(ctx context.Context, job Job) (Outcome, error) {
+func (r *Runner) Run(ctx context.Context, job Job) (out Outcome, err error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return Outcome{}, fmt.Errorf("running the algorithm: %w", cause)
 	}
@@ -138,7 +146,13 @@ func (r *Runner) Run(ctx context.Context, job Job) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	out, err := r.run(ctx, job, s)
+	if job.Type == manifest.Container {
+		defer func() { err = errors.Join(err, os.RemoveAll(filepath.Join(s.Dir, imageDir))) }()
+		if err := r.container(ctx, job, &s); err != nil {
+			return Outcome{}, fmt.Errorf("running the algorithm: %w", err)
+		}
+	}
+	out, err = r.run(ctx, job, s)
 	if err != nil {
 		return out, fmt.Errorf("running the algorithm: %w", err)
 	}
@@ -266,18 +280,28 @@ func namespaces(s setup) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
 			unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP,
-		Setsid: true,
+		Setsid:      true,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: s.UID, HostID: s.HostUID, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: s.GID, HostID: s.HostGID, Size: 1}},
+		// The child is not root in there when the algorithm is, or when an ordinary
+		// user, who may map itself alone, starts it.
+		AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYS_RESOURCE, unix.CAP_SETPCAP},
 	}
 	if os.Geteuid() == 0 {
 		// Two users: the algorithm may not even send the child a signal.
-		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: s.UID, HostID: s.UID, Size: 1}}
-		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: s.GID, HostID: s.GID, Size: 1}}
+		a.UidMappings = append(a.UidMappings, syscall.SysProcIDMap{ContainerID: other(s.UID), HostID: 0, Size: 1})
+		a.GidMappings = append(a.GidMappings, syscall.SysProcIDMap{ContainerID: other(s.GID), HostID: 0, Size: 1})
 		a.GidMappingsEnableSetgroups = true
-		return a
+		a.AmbientCaps = append(a.AmbientCaps, unix.CAP_SETUID, unix.CAP_SETGID)
 	}
-	// An ordinary user may map itself alone.
-	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: s.UID, HostID: os.Geteuid(), Size: 1}}
-	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: s.GID, HostID: os.Getegid(), Size: 1}}
-	a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYS_RESOURCE, unix.CAP_SETPCAP}
 	return a
+}
+
+// other is what the child's user or group is in a namespace, where the
+// algorithm's is id.
+func other(id int) int {
+	if id == 0 {
+		return 1
+	}
+	return 0
 }

@@ -130,7 +130,7 @@ func TestWhatAnAlgorithmSees(t *testing.T) {
 		{name: "writing to the working folder", args: []string{"write", "x", "1"}, exit: 1, stderr: "read-only"},
 		{name: "writing to datasets", args: []string{"write", "datasets/x", "1"}, exit: 1, stderr: "read-only"},
 		{name: "changing the program", args: []string{"write", "/algorithm/main", "1"}, exit: 1, stderr: "read-only"},
-		{name: "changing a sysctl", args: []string{"write", "/proc/sys/user/max_user_namespaces", "1"}, exit: 1, stderr: "denied"},
+		{name: "changing a sysctl", args: []string{"write", "/proc/sys/user/max_user_namespaces", "1"}, exit: 1, stderr: "read-only"},
 	}
 	r := new(Runner)
 	for _, tt := range tests {
@@ -181,7 +181,7 @@ func TestEnvironmentIsTheManifests(t *testing.T) {
 	job := newJob(t, "env")
 	job.Env = map[string]string{"MODE": "x=y", "LANG": "C"}
 	got := mustRun(t, new(Runner), job)
-	want := `["HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]` + "\n"
+	want := `["COCOS_DATASETS=/work/datasets" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]` + "\n"
 	if got.out != want {
 		t.Errorf("environment %s; want %s", got.out, want)
 	}

@@ -31,19 +31,24 @@ const maxSeconds = 1<<31 - 1
 
 // setup is all that the child needs, checked.
 type setup struct {
-	Root    string
+	// Root is the runtime disk; with Image the unpacked image.
+	Root  string
+	Image bool
+	// Program is put at Target; empty in a container, which has its own.
 	Program string
+	Target  string
 	Dir     string
-	// Target is where the program is put.
-	Target string
-	// Exec is what is started: the program or what runs it.
-	Exec string
-	Argv []string
-	Env  []string
-	UID  int
-	GID  int
+	// Exec is the file that is started: the program or what runs it.
+	Exec    string
+	Argv    []string
+	Env     []string
+	WorkDir string
 	// Engine is the file of Exec if that is the engine of WebAssembly modules.
 	Engine string
+	// UID and GID are what the algorithm sees; HostUID and HostGID are the same
+	// two outside its namespace.
+	UID, GID         int
+	HostUID, HostGID int
 	// Limits have no zero left but that of memory: none.
 	Limits       manifest.Limits
 	LimitData    bool // bound each process's memory
@@ -57,7 +62,7 @@ type setup struct {
 func (r *Runner) setup(job Job) (setup, error) {
 	s := setup{
 		Root: r.Root, Program: job.Program, Dir: job.Dir,
-		Env: environment(job.Env), UID: r.UID, GID: r.GID,
+		Env: environment(defaultPath, nil, job.Env), WorkDir: workPath, UID: r.UID, GID: r.GID,
 		Limits: r.limits(job.Limits), LimitData: r.Cgroup == "", ScratchBytes: r.ScratchBytes,
 		DropGroups: os.Geteuid() == 0,
 	}
@@ -66,6 +71,11 @@ func (r *Runner) setup(job Job) (setup, error) {
 	setDefault(&s.ScratchBytes, defaultScratch)
 	if s.UID < 0 || s.GID < 0 {
 		return s, fmt.Errorf("runner's UID %d and GID %d: want positive numbers", s.UID, s.GID)
+	}
+	s.HostUID, s.HostGID = s.UID, s.GID
+	if !s.DropGroups {
+		// An ordinary user's processes are that user's.
+		s.HostUID, s.HostGID = os.Geteuid(), os.Getegid()
 	}
 	// The child looks paths up from another folder.
 	for _, path := range []*string{&s.Program, &s.Dir} {
@@ -107,6 +117,8 @@ func (r *Runner) setup(job Job) (setup, error) {
 		err = r.checkPython()
 	case manifest.Wasm:
 		err = r.setupModule(&s)
+	case manifest.Container:
+		return s, nil // the rest is in the image
 	default:
 		err = fmt.Errorf("algorithm type %q is not one of %q", job.Type, manifest.AlgorithmTypes())
 	}
@@ -176,14 +188,20 @@ func existsIn(root, path string) error {
 	return err
 }
 
-// environment is all that the algorithm finds, sorted.
-func environment(added map[string]string) []string {
+// defaultPath is where programs of the runtime disk are.
+const defaultPath = "/usr/local/bin:/usr/bin:/bin"
+
+// environment is all that the algorithm finds, sorted: defaults, what an image
+// sets, where its data is, and what the manifest adds or has in their place.
+func environment(search string, image, added map[string]string) []string {
 	env := map[string]string{
-		"PATH":   "/usr/local/bin:/usr/bin:/bin",
+		"PATH":   search,
 		"HOME":   "/tmp",
 		"TMPDIR": "/tmp",
 		"LANG":   "C.UTF-8",
 	}
+	maps.Copy(env, image)
+	env["COCOS_DATASETS"], env["COCOS_RESULTS"] = workPath+"/"+datasetsDir, workPath+"/"+resultsDir
 	maps.Copy(env, added)
 	list := make([]string, 0, len(env))
 	for k, v := range env {

@@ -104,7 +104,7 @@ func said(t *testing.T, out string) map[string]string {
 func TestWhatAModuleSees(t *testing.T) {
 	steps := []struct{ what, answer string }{
 		{"cwd", "/work"},
-		{"env", `["HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]`},
+		{"env", `["COCOS_DATASETS=/work/datasets" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]`},
 		{"list .", "datasets results"},
 		{"list /", "datasets results"}, // what relative paths start from, for programs in Rust and C
 		{"list /work", "datasets results"},

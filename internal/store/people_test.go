@@ -171,7 +171,7 @@ func testAssets(t *testing.T, s *store.Store) {
 	a := computations.Asset{ID: "a1", Workspace: w.ws.ID, Owner: w.ann.ID, Name: "scans", Kind: computations.AssetDataset, Description: "d",
 		SHA256: manifest.Sum([]byte("x")), Size: 1 << 40, UnpackedMax: 1 << 41, Created: now, Email: w.ann.Email}
 	b := computations.Asset{ID: "a2", Workspace: w.ws.ID, Owner: w.bob.ID, Name: "mean", Kind: computations.AssetAlgorithm,
-		SHA256: manifest.Sum([]byte("y")), Type: manifest.Python, Email: w.bob.Email}
+		SHA256: manifest.Sum([]byte("y")), Type: manifest.Container, ImageName: "mean:2", ImageConfig: manifest.Sum([]byte("z")), UnpackedMax: 5, Email: w.bob.Email}
 	c := computations.Asset{ID: "a3", Workspace: w.ws.ID, Owner: w.bob.ID, Kind: computations.AssetDataset, Retired: now, Email: w.bob.Email}
 	d := computations.Asset{ID: "a4", Workspace: w.other.ID, Owner: w.bob.ID, Kind: computations.AssetDataset, Email: w.bob.Email}
 	update(t, s, func(wr writer) error {

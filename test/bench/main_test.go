@@ -152,7 +152,7 @@ func TestNamesOfRows(t *testing.T) {
 		"boot_agent_ready", "vsock_throughput", "vsock_roundtrip", "events_per_second",
 		"stream_events_per_second", "run_to_boot", "adopt_100_shims", "manager_rss", "shim_rss", "idle_cpu_manager", "idle_cpu_shim",
 		"boot_agent_ready_simulated", "atls_handshakes", "verify_snp", "verify_tdx", "verify_sgx", "measure_snp",
-		"runtime_start_binary", "runtime_start_python", "runtime_start_wasm", "isolation_overhead",
+		"runtime_start_binary", "runtime_start_python", "runtime_start_wasm", "runtime_start_container", "isolation_overhead",
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("there is no row %s", want)

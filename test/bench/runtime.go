@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ultravioletrs/cocos/internal/oci"
+	"github.com/ultravioletrs/cocos/internal/oci/build"
 	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/runtime/wasm"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -57,7 +59,33 @@ var startKinds = []startKind{{
 		return &exec.Cmd{Path: agentBinary, Args: wasm.Command(file, 0, nil)}
 	},
 	reference: "the same engine and module, bare",
+}, {
+	kind: manifest.Container, make: makeImage,
+	bare: func(file string) *exec.Cmd { return exec.Command(file + "-program") }, reference: "the program of the image, bare",
 }}
+
+// makeImage makes the archive of an image with one program, and leaves that beside it.
+func makeImage(ctx context.Context, file string) error {
+	if err := buildProgram(ctx, file+"-program", hello); err != nil {
+		return err
+	}
+	program, err := os.ReadFile(file + "-program")
+	if err != nil {
+		return err
+	}
+	entries, err := build.OCI(build.Image{
+		Config: oci.Config{Entrypoint: []string{"/hello"}},
+		Layers: []build.Layer{{Entries: []build.Entry{build.File("hello", 0o755, program)}, Compression: "gzip"}},
+	})
+	if err != nil {
+		return err
+	}
+	archive, err := build.Tar(entries)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, archive, 0o644)
+}
 
 func startRow(kind manifest.AlgorithmType) string { return "runtime_start_" + string(kind) }
 
@@ -117,10 +145,18 @@ func (k startKind) sandboxed(ctx context.Context, l *lab, file string) (first, e
 			return 0, 0, err
 		}
 	}
+	var image manifest.Image
+	if k.kind == manifest.Container {
+		d, err := oci.Describe(ctx, file, "")
+		if err != nil {
+			return 0, 0, err
+		}
+		image = d.Pin
+	}
 	runner := &runtime.Runner{Root: k.root, Engine: agentBinary}
 	var errs bytes.Buffer
 	out := clocked()
-	o, err := runner.Run(ctx, runtime.Job{Type: k.kind, Program: file, Dir: dir, Stdout: out, Stderr: &errs})
+	o, err := runner.Run(ctx, runtime.Job{Type: k.kind, Program: file, Image: image, Dir: dir, Stdout: out, Stderr: &errs})
 	if err == nil && !o.Succeeded() {
 		err = fmt.Errorf("ended with %d %s %s: %s", o.ExitCode, o.Signal, o.LimitExceeded, errs.String())
 	}

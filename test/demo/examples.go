@@ -45,6 +45,13 @@ func examples(d *demo) []example {
 		args:      []string{"-group-by=ward", "-min-group=10"},
 		data:      []string{"examples/aggregate-wasm/data/north.csv", "examples/aggregate-wasm/data/south.csv"},
 		report:    (*demo).aggregateReport,
+	}, {
+		name: "container-stats", source: "examples/container-stats/main.go",
+		inputs:    "Build a container image with Go alone; the table is made up",
+		prepare:   (*demo).statsImage,
+		algorithm: d.path("container-stats.tar"),
+		data:      []string{"examples/container-stats/data/visits.csv"},
+		report:    (*demo).statsReport,
 	}}
 }
 
@@ -69,6 +76,10 @@ func (d *demo) irisData() error {
 
 func (d *demo) aggregateModule() error {
 	return d.do([]string{"GOOS=wasip1", "GOARCH=wasm"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", d.example.algorithm, "./"+filepath.Dir(d.example.source))
+}
+
+func (d *demo) statsImage() error {
+	return d.do(nil, "go", "run", "./"+filepath.Dir(d.example.source)+"/archive", d.example.algorithm)
 }
 
 // readResult reads a file of the result, which is JSON.
@@ -136,5 +147,34 @@ func (d *demo) aggregateReport() error {
 		return err
 	}
 	fmt.Printf("\n%d wards are withheld: they have too few patients, or the others would give one away.\n", told.Withheld)
+	return nil
+}
+
+func (d *demo) statsReport() error {
+	var told map[string]struct {
+		Rows    int `json:"rows"`
+		Columns map[string]struct {
+			Present     int `json:"present"`
+			Missing     int `json:"missing"`
+			NoNumber    int `json:"no_number"`
+			Implausible int `json:"implausible"`
+		} `json:"columns"`
+	}
+	if err := d.readResult("quality.json", &told); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(told)) {
+		fmt.Printf("\nWhat Alice learns of Bob's %s, which has %d rows:\n\n", name, told[name].Rows)
+		t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "    \tpresent\tmissing\tno number\timplausible")
+		columns := told[name].Columns
+		for _, c := range slices.Sorted(maps.Keys(columns)) {
+			q := columns[c]
+			fmt.Fprintf(t, "    %s\t%d\t%d\t%d\t%d\n", c, q.Present, q.Missing, q.NoNumber, q.Implausible)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -36,13 +36,20 @@ type Asset struct {
 	Sha256 []byte `protobuf:"bytes,8,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	// Bytes of what will be uploaded.
 	Size int64 `protobuf:"varint,9,opt,name=size,proto3" json:"size,omitempty"`
-	// A folder: at most so many bytes come out of its archive. Zero for a file.
+	// A folder, or a container: at most so many bytes come out of its archive, of
+	// an image as the manifest counts them. Zero for a file.
 	UnpackedMax int64 `protobuf:"varint,10,opt,name=unpacked_max,json=unpackedMax,proto3" json:"unpacked_max,omitempty"`
-	// Of an algorithm, in the manifest's words: "binary", "python" or "wasm".
+	// Of an algorithm, in the manifest's words: "binary", "python", "wasm" or
+	// "container".
 	Type    string                 `protobuf:"bytes,11,opt,name=type,proto3" json:"type,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created,proto3" json:"created,omitempty"`
 	// Absent: it can be used in drafts.
-	Retired       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=retired,proto3" json:"retired,omitempty"`
+	Retired *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=retired,proto3" json:"retired,omitempty"`
+	// Of a container: which of the names in its archive is meant. Empty: it has one
+	// image under at most one name.
+	ImageName string `protobuf:"bytes,14,opt,name=image_name,json=imageName,proto3" json:"image_name,omitempty"`
+	// Of a container: SHA-256 of the image's config, 32 bytes.
+	ImageConfig   []byte `protobuf:"bytes,15,opt,name=image_config,json=imageConfig,proto3" json:"image_config,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -168,16 +175,33 @@ func (x *Asset) GetRetired() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Asset) GetImageName() string {
+	if x != nil {
+		return x.ImageName
+	}
+	return ""
+}
+
+func (x *Asset) GetImageConfig() []byte {
+	if x != nil {
+		return x.ImageConfig
+	}
+	return nil
+}
+
 type CreateAssetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	WorkspaceId   string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	Description   string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	Size          int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
-	UnpackedMax   int64                  `protobuf:"varint,7,opt,name=unpacked_max,json=unpackedMax,proto3" json:"unpacked_max,omitempty"`
-	Type          string                 `protobuf:"bytes,8,opt,name=type,proto3" json:"type,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	WorkspaceId string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
+	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Kind        string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Description string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	Sha256      []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Size        int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	UnpackedMax int64                  `protobuf:"varint,7,opt,name=unpacked_max,json=unpackedMax,proto3" json:"unpacked_max,omitempty"`
+	Type        string                 `protobuf:"bytes,8,opt,name=type,proto3" json:"type,omitempty"`
+	// Of a container, as in Asset.
+	ImageName     string `protobuf:"bytes,9,opt,name=image_name,json=imageName,proto3" json:"image_name,omitempty"`
+	ImageConfig   []byte `protobuf:"bytes,10,opt,name=image_config,json=imageConfig,proto3" json:"image_config,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +290,20 @@ func (x *CreateAssetRequest) GetType() string {
 		return x.Type
 	}
 	return ""
+}
+
+func (x *CreateAssetRequest) GetImageName() string {
+	if x != nil {
+		return x.ImageName
+	}
+	return ""
+}
+
+func (x *CreateAssetRequest) GetImageConfig() []byte {
+	if x != nil {
+		return x.ImageConfig
+	}
+	return nil
 }
 
 type CreateAssetResponse struct {
@@ -710,7 +748,7 @@ var File_computations_v1_assets_proto protoreflect.FileDescriptor
 
 const file_computations_v1_assets_proto_rawDesc = "" +
 	"\n" +
-	"\x1ccomputations/v1/assets.proto\x12\x15cocos.computations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x03\n" +
+	"\x1ccomputations/v1/assets.proto\x12\x15cocos.computations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x03\n" +
 	"\x05Asset\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fworkspace_id\x18\x02 \x01(\tR\vworkspaceId\x12\x19\n" +
@@ -726,7 +764,10 @@ const file_computations_v1_assets_proto_rawDesc = "" +
 	" \x01(\x03R\vunpackedMax\x12\x12\n" +
 	"\x04type\x18\v \x01(\tR\x04type\x124\n" +
 	"\acreated\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
-	"\aretired\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aretired\"\xe4\x01\n" +
+	"\aretired\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aretired\x12\x1d\n" +
+	"\n" +
+	"image_name\x18\x0e \x01(\tR\timageName\x12!\n" +
+	"\fimage_config\x18\x0f \x01(\fR\vimageConfig\"\xa6\x02\n" +
 	"\x12CreateAssetRequest\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -735,7 +776,11 @@ const file_computations_v1_assets_proto_rawDesc = "" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x12\n" +
 	"\x04size\x18\x06 \x01(\x03R\x04size\x12!\n" +
 	"\funpacked_max\x18\a \x01(\x03R\vunpackedMax\x12\x12\n" +
-	"\x04type\x18\b \x01(\tR\x04type\"I\n" +
+	"\x04type\x18\b \x01(\tR\x04type\x12\x1d\n" +
+	"\n" +
+	"image_name\x18\t \x01(\tR\timageName\x12!\n" +
+	"\fimage_config\x18\n" +
+	" \x01(\fR\vimageConfig\"I\n" +
 	"\x13CreateAssetResponse\x122\n" +
 	"\x05asset\x18\x01 \x01(\v2\x1c.cocos.computations.v1.AssetR\x05asset\"\xa0\x01\n" +
 	"\x11ListAssetsRequest\x12!\n" +

@@ -18,10 +18,16 @@ func (s assets) CreateAsset(ctx context.Context, q *computationsv1.CreateAssetRe
 	if n := len(q.GetSha256()); n != len(digest) {
 		return nil, invalid("sha256", "has %d bytes; expected %d", n, len(digest))
 	}
+	var image manifest.Digest
+	if n := len(q.GetImageConfig()); n != 0 && n != len(image) {
+		return nil, invalid("image_config", "has %d bytes; expected %d, or none", n, len(image))
+	}
+	copy(image[:], q.GetImageConfig())
 	made, err := s.svc.CreateAsset(ctx, who(ctx), computations.Asset{
 		Workspace: computations.ID(q.GetWorkspaceId()), Name: q.GetName(), Kind: computations.AssetKind(q.GetKind()),
 		Description: q.GetDescription(), SHA256: manifest.Digest(q.GetSha256()), Size: q.GetSize(),
 		UnpackedMax: q.GetUnpackedMax(), Type: manifest.AlgorithmType(q.GetType()),
+		ImageName: q.GetImageName(), ImageConfig: image,
 	})
 	return &computationsv1.CreateAssetResponse{Asset: asset(made)}, err
 }
@@ -60,9 +66,13 @@ func (s assets) RetireAsset(ctx context.Context, q *computationsv1.RetireAssetRe
 }
 
 func asset(a computations.Asset) *computationsv1.Asset {
-	return &computationsv1.Asset{
+	m := &computationsv1.Asset{
 		Id: string(a.ID), WorkspaceId: string(a.Workspace), OwnerId: string(a.Owner), OwnerEmail: a.Email, Name: a.Name,
 		Kind: string(a.Kind), Description: a.Description, Sha256: a.SHA256[:], Size: a.Size, UnpackedMax: a.UnpackedMax,
-		Type: string(a.Type), Created: stamp(a.Created), Retired: stamp(a.Retired),
+		Type: string(a.Type), ImageName: a.ImageName, Created: stamp(a.Created), Retired: stamp(a.Retired),
 	}
+	if a.ImageConfig != (manifest.Digest{}) {
+		m.ImageConfig = a.ImageConfig[:]
+	}
+	return m
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/ultravioletrs/cocos/internal/archive"
+	"github.com/ultravioletrs/cocos/internal/oci"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -96,18 +98,27 @@ func (c Computation) algorithm() (manifest.Algorithm, error) {
 	if size == 0 {
 		return manifest.Algorithm{}, fmt.Errorf("%s is empty", c.Algorithm)
 	}
-	return manifest.Algorithm{Type: kind, Args: c.Args, SHA256: digest, Size: size, Provider: c.Owner}, nil
+	a := manifest.Algorithm{Type: kind, Args: c.Args, SHA256: digest, Size: size, Provider: c.Owner}
+	if kind == manifest.Container {
+		d, err := oci.Describe(context.Background(), c.Algorithm, "")
+		if err != nil {
+			return manifest.Algorithm{}, err
+		}
+		a.Image = d.Pin
+	}
+	return a, nil
 }
 
-// algorithmType looks into the file: ELF is a binary, a module is WebAssembly; a
-// script is Python when its name or its first line says so.
+// algorithmType looks into the file: ELF is a binary, a module is WebAssembly, a
+// tar archive a container; a script is Python when its name or its first line says
+// so.
 func algorithmType(name string) (manifest.AlgorithmType, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	head := make([]byte, 128)
+	head := make([]byte, 512)
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return "", err
@@ -120,8 +131,10 @@ func algorithmType(name string) (manifest.AlgorithmType, error) {
 		return manifest.Wasm, nil
 	case strings.HasSuffix(name, ".py"), bytes.HasPrefix(line, []byte("#!")) && bytes.Contains(line, []byte("python")):
 		return manifest.Python, nil
+	case n == len(head) && string(head[257:262]) == "ustar":
+		return manifest.Container, nil
 	}
-	return "", fmt.Errorf("%s is neither an ELF program nor a Python script (.py) nor a WebAssembly module; set ALGO_TYPE to one of %q", name, manifest.AlgorithmTypes())
+	return "", fmt.Errorf("%s is neither an ELF program nor a Python script (.py) nor a WebAssembly module nor an image archive; set ALGO_TYPE to one of %q", name, manifest.AlgorithmTypes())
 }
 
 func dataset(path string, owner keys.Public) (manifest.Dataset, error) {

@@ -19,6 +19,7 @@ import (
 	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
 	managerv1 "github.com/ultravioletrs/cocos/api/manager/v1"
 	"github.com/ultravioletrs/cocos/internal/archive"
+	"github.com/ultravioletrs/cocos/internal/oci/build"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -313,6 +314,8 @@ func TestFreeze(t *testing.T) {
 		"ELF":               {algorithm: file("elf.py", "\x7fELF..."), want: manifest.Binary},
 		"module":            {algorithm: file("a.wasm", "\x00asm\x01\x00\x00\x00"), want: manifest.Wasm},
 		"said":              {algorithm: file("odd", "x"), as: manifest.Python, want: manifest.Python},
+		"archive":           {algorithm: file("stats.tar", image(t)), want: manifest.Container},
+		"no image in it":    {algorithm: file("other.tar", strings.Replace(image(t), "manifest.json", "manifest.none", 1)), says: "image archive"},
 		"neither":           {algorithm: file("a.sh", "#!/bin/sh\n"), says: "ALGO_TYPE"},
 		"unknown":           {algorithm: data, as: "fortran", says: "/algorithm/type"},
 		"empty":             {algorithm: file("empty.py", ""), says: "empty"},
@@ -368,4 +371,18 @@ func TestLinesOfAGuest(t *testing.T) {
 			t.Errorf("%q", s)
 		}
 	}
+}
+
+// image is the archive of an image.
+func image(t *testing.T) string {
+	t.Helper()
+	entries, err := build.Docker(build.Image{Names: []string{"stats:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := build.Tar(entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
