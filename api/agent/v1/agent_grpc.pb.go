@@ -51,7 +51,7 @@ type AgentServiceClient interface {
 	// Upload takes one input, whole or from where an earlier one stopped; for
 	// its provider. The first message is Begin, the others are chunks.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
-	// Result sends the result archive from an offset; for consumers.
+	// Result sends the caller's result archive from an offset; for consumers.
 	Result(ctx context.Context, in *ResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultResponse], error)
 	// ConfirmResult says that the caller holds the whole result; for consumers.
 	ConfirmResult(ctx context.Context, in *ConfirmResultRequest, opts ...grpc.CallOption) (*ConfirmResultResponse, error)
@@ -203,7 +203,7 @@ type AgentServiceServer interface {
 	// Upload takes one input, whole or from where an earlier one stopped; for
 	// its provider. The first message is Begin, the others are chunks.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
-	// Result sends the result archive from an offset; for consumers.
+	// Result sends the caller's result archive from an offset; for consumers.
 	Result(*ResultRequest, grpc.ServerStreamingServer[ResultResponse]) error
 	// ConfirmResult says that the caller holds the whole result; for consumers.
 	ConfirmResult(context.Context, *ConfirmResultRequest) (*ConfirmResultResponse, error)
