@@ -29,8 +29,8 @@ func run(args []string) error {
 		return sum()
 	case "look":
 		return look()
-	case "fail":
-		return fmt.Errorf("failing as asked")
+	case "files":
+		return files()
 	case "forever":
 		for {
 			time.Sleep(time.Hour)
@@ -98,6 +98,15 @@ func look() error {
 	}
 	fmt.Fprintf(out, "other processes: %d\n", others)
 	return out.Close()
+}
+
+// files makes files until there can be no more.
+func files() error {
+	for i := 0; ; i++ {
+		if err := os.WriteFile(fmt.Sprintf("results/%d", i), nil, 0o600); err != nil {
+			return fmt.Errorf("failing after %d files: %w", i, err)
+		}
+	}
 }
 
 // fill writes until something stops it.
