@@ -46,11 +46,11 @@ func (x *tx) PutKey(k key) error {
 	return keyTable.put(x, storedKey{key: k, fingerprint: k.Public.Fingerprint()})
 }
 
-var assets = newTable("assets", "id workspace_id owner_id name kind description sha256 size unpacked_max type created retired", 1,
+var assets = newTable("assets", "id workspace_id owner_id name kind description sha256 size unpacked_max type created retired commitment", 1,
 	", u.email", "JOIN users u ON u.id = t.owner_id",
 	func(a *asset) []any {
 		return []any{&a.ID, &a.Workspace, &a.Owner, &a.Name, &a.Kind, &a.Description, sum{sum: (*[32]byte)(&a.SHA256)},
-			&a.Size, &a.UnpackedMax, &a.Type, moment{&a.Created}, moment{&a.Retired}, &a.Email}
+			&a.Size, &a.UnpackedMax, &a.Type, moment{&a.Created}, moment{&a.Retired}, sum{sum: (*[32]byte)(&a.Commitment), null: true}, &a.Email}
 	})
 
 func (x *tx) Asset(a id) (asset, error) { return assets.one(x, "WHERE t.id = $1", a) }

@@ -42,7 +42,9 @@ type Asset struct {
 	Type    string                 `protobuf:"bytes,11,opt,name=type,proto3" json:"type,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created,proto3" json:"created,omitempty"`
 	// Absent: it can be used in drafts.
-	Retired       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=retired,proto3" json:"retired,omitempty"`
+	Retired *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=retired,proto3" json:"retired,omitempty"`
+	// In place of sha256, which then is empty: a salted commitment to it, 32 bytes.
+	Commitment    []byte `protobuf:"bytes,16,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -168,16 +170,25 @@ func (x *Asset) GetRetired() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Asset) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
 type CreateAssetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	WorkspaceId   string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	Description   string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	Size          int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
-	UnpackedMax   int64                  `protobuf:"varint,7,opt,name=unpacked_max,json=unpackedMax,proto3" json:"unpacked_max,omitempty"`
-	Type          string                 `protobuf:"bytes,8,opt,name=type,proto3" json:"type,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	WorkspaceId string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
+	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Kind        string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Description string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	Sha256      []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Size        int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	UnpackedMax int64                  `protobuf:"varint,7,opt,name=unpacked_max,json=unpackedMax,proto3" json:"unpacked_max,omitempty"`
+	Type        string                 `protobuf:"bytes,8,opt,name=type,proto3" json:"type,omitempty"`
+	// In place of sha256, as in Asset.
+	Commitment    []byte `protobuf:"bytes,11,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +277,13 @@ func (x *CreateAssetRequest) GetType() string {
 		return x.Type
 	}
 	return ""
+}
+
+func (x *CreateAssetRequest) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
 }
 
 type CreateAssetResponse struct {
@@ -710,7 +728,7 @@ var File_computations_v1_assets_proto protoreflect.FileDescriptor
 
 const file_computations_v1_assets_proto_rawDesc = "" +
 	"\n" +
-	"\x1ccomputations/v1/assets.proto\x12\x15cocos.computations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x03\n" +
+	"\x1ccomputations/v1/assets.proto\x12\x15cocos.computations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x03\n" +
 	"\x05Asset\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fworkspace_id\x18\x02 \x01(\tR\vworkspaceId\x12\x19\n" +
@@ -726,7 +744,10 @@ const file_computations_v1_assets_proto_rawDesc = "" +
 	" \x01(\x03R\vunpackedMax\x12\x12\n" +
 	"\x04type\x18\v \x01(\tR\x04type\x124\n" +
 	"\acreated\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
-	"\aretired\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aretired\"\xe4\x01\n" +
+	"\aretired\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aretired\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x10 \x01(\fR\n" +
+	"commitment\"\x84\x02\n" +
 	"\x12CreateAssetRequest\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -735,7 +756,10 @@ const file_computations_v1_assets_proto_rawDesc = "" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x12\n" +
 	"\x04size\x18\x06 \x01(\x03R\x04size\x12!\n" +
 	"\funpacked_max\x18\a \x01(\x03R\vunpackedMax\x12\x12\n" +
-	"\x04type\x18\b \x01(\tR\x04type\"I\n" +
+	"\x04type\x18\b \x01(\tR\x04type\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\v \x01(\fR\n" +
+	"commitment\"I\n" +
 	"\x13CreateAssetResponse\x122\n" +
 	"\x05asset\x18\x01 \x01(\v2\x1c.cocos.computations.v1.AssetR\x05asset\"\xa0\x01\n" +
 	"\x11ListAssetsRequest\x12!\n" +

@@ -31,7 +31,7 @@ func TestBoundedAlgorithm(t *testing.T) {
 			r.Ready()
 			r.Upload()
 			failed := r.State("Failed")
-			if told := fmt.Sprint(failed); strings.Contains(told, tt.limit) || !strings.Contains(told, "algorithm-failed") {
+			if told := fmt.Sprint(failed.GetMessage(), failed.GetAttributes()); strings.Contains(told, tt.limit) || !strings.Contains(told, "algorithm-failed") {
 				t.Errorf("the host is told %s", told)
 			}
 			dir := r.Failure()
