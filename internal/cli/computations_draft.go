@@ -174,6 +174,9 @@ func (d *draftFlags) released(person func(flag, email string) string) (all []*co
 		return all[i]
 	}
 	for _, v := range d.release {
+		if v == "" {
+			continue // what is given replaces what is there: so with nothing
+		}
 		email, pattern, some := strings.Cut(v, "=")
 		if r := entry("release", email); some {
 			r.Files = append(r.Files, pattern)

@@ -115,3 +115,20 @@ func numbers(n int) (all []string) {
 	}
 	return all
 }
+
+// The command that brings an input says that it takes the salt.
+func TestTodoTellsOfTheSalt(t *testing.T) {
+	p := newPlay(t)
+	p.ok(empty(p.EditDraft(p.ctx, p.alice.Identity, p.id, p.view(p.alice).Revision, divided(p))))
+	p.ready()
+	run := p.run()
+	p.put(run.ID, func(r *c.Run) { r.State, r.AgentAddress = c.RunRunning, "192.0.2.1:6100" })
+	for who, want := range map[*person]string{
+		p.dave: "cocos-cli algo secret.py --salt secret.py.salt --agent 192.0.2.1:6100 ",
+		p.bob:  "cocos-cli data iris.csv --name iris.csv --agent 192.0.2.1:6100 ",
+	} {
+		if !slices.ContainsFunc(p.view(who).Todo, func(todo c.Todo) bool { return strings.HasPrefix(todo.Command, want) }) {
+			t.Errorf("%+v lacks %q", p.view(who).Todo, want)
+		}
+	}
+}
