@@ -251,7 +251,6 @@ func reshape(v url.Values) bool {
 
 // draftView is the page around a form.
 func (q *call) draftView(in *place, id computations.ID, f *form) (view, error) {
-	ctx := q.r.Context()
 	p := draftPage{Computation: id, Approve: []choice{
 		{Value: "everybody", Text: "Everybody who brings something or gets the result", Hint: "Where participants check the VM. Else nobody needs to."},
 		{Value: "chosen", Text: "Chosen people"},
