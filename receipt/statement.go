@@ -7,7 +7,6 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -130,14 +129,6 @@ type Result struct {
 	SHA256 manifest.Digest `json:"sha256"`
 	// Size in bytes.
 	Size int64 `json:"size"`
-}
-
-// Share is the archive that one consumer gets. Its size is that consumer's to
-// know.
-type Share struct {
-	// Consumer is the fingerprint of a key that the manifest names.
-	Consumer string          `json:"consumer"`
-	SHA256   manifest.Digest `json:"sha256"`
 }
 
 // HostClock has times in UTC by the host's clock.
@@ -310,27 +301,6 @@ func (p *Predicate) validateOutcome(f *faults) {
 			f.add("/predicate/result/size", "is %d; expected 0 to %d", p.Result.Size, int64(manifest.MaxInputSize))
 		}
 	}
-}
-
-func (p *Predicate) validateResults(f *faults) {
-	if p.Result != nil && len(p.Results) > 0 {
-		f.add("/predicate/results", "stand beside /predicate/result; expected the one or the other")
-	}
-	for i, r := range p.Results {
-		at := fmt.Sprintf("/predicate/results/%d", i)
-		if !fingerprintPattern.MatchString(r.Consumer) || slices.ContainsFunc(p.Results[:i], func(o Share) bool { return o.Consumer == r.Consumer }) {
-			f.add(at+"/consumer", "is %q: no fingerprint, or that of another", r.Consumer)
-		}
-		f.digest(at+"/sha256", r.SHA256)
-	}
-}
-
-func subjectsText(all []Subject) string {
-	texts := make([]string, len(all))
-	for i, s := range all {
-		texts[i] = fmt.Sprintf("%q with SHA-256 %s", s.Name, s.Digest.SHA256)
-	}
-	return "exactly " + strings.Join(texts, ", ")
 }
 
 // faults collects what is wrong with a statement.

@@ -6,6 +6,8 @@ package confined
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,11 +83,24 @@ const landlockABI = 6
 func breakout(t *testing.T, probe string) {
 	h := harness.Start(t)
 	r := h.Submit(server.Computation{Algorithm: probe, Args: []string{"everything"}},
-		func(m *manifest.Manifest) { m.Algorithm.Limits.CPUMilli = 500 })
+		func(m *manifest.Manifest) {
+			m.Algorithm.Limits.CPUMilli = 500
+			// What it leaves is nobody's, what it prints is; the archive tells no size.
+			m.Outputs = manifest.Outputs{
+				Pad: true, ResultMax: 1 << 20,
+				Release: []manifest.Release{{Consumer: m.Consumers[0], Files: []string{"released"}, Output: true}},
+			}
+		})
 	r.Ready()
 	r.Upload()
 	r.State("ResultReady")
 	dir := r.Result()
+	if _, err := os.Stat(filepath.Join(dir, "results")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("results that are not released: %v", err)
+	}
+	if out := r.MustCLI("state", "--json"); !strings.Contains(out, `"size":1048576,`) {
+		t.Errorf("the result's size is told as it is: %s", out)
+	}
 	said := map[string]string{}
 	for line := range strings.Lines(h.Read(dir, "stdout.txt")) {
 		name, what, _ := strings.Cut(strings.TrimSpace(line), ": ")
