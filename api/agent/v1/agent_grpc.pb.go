@@ -61,7 +61,8 @@ type AgentServiceClient interface {
 	// Events sends those after a sequence and, if asked, follows; every role.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
 	// Logs sends the agent's last lines and, if asked, follows; every role. The
-	// algorithm's own output is part of the result, never of these.
+	// algorithm's own output is part of the result, and of these only where the
+	// manifest lets the host's operator read it.
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
 }
 
@@ -213,7 +214,8 @@ type AgentServiceServer interface {
 	// Events sends those after a sequence and, if asked, follows; every role.
 	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
 	// Logs sends the agent's last lines and, if asked, follows; every role. The
-	// algorithm's own output is part of the result, never of these.
+	// algorithm's own output is part of the result, and of these only where the
+	// manifest lets the host's operator read it.
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
 	mustEmbedUnimplementedAgentServiceServer()
 }

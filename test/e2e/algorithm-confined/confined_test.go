@@ -98,7 +98,7 @@ func breakout(t *testing.T, probe string) {
 	if _, err := os.Stat(filepath.Join(dir, "results")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("results that are not released: %v", err)
 	}
-	if out := r.MustCLI("state", "--json"); !strings.Contains(out, `"size":1048576,`) {
+	if out := r.MustCLI("state", "--role", "consumer", "--json"); !strings.Contains(out, `"result":{"size":1048576,`) {
 		t.Errorf("the result's size is told as it is: %s", out)
 	}
 	said := map[string]string{}
