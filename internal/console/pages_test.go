@@ -402,3 +402,27 @@ func TestEditorLooksAfterInvitations(t *testing.T) {
 		t.Error("a withdrawn invitation still waits")
 	}
 }
+
+// An asset may be registered by its commitment; its pages say which it is.
+func TestCommittedAsset(t *testing.T) {
+	w := newWorld(t)
+	b := w.browse("dora")
+	digits := strings.Repeat("0b", 32)
+	r := b.post(w.path("/w/{workspace}/assets/new", false), form("kind", "dataset", "name", "hidden", "sha256", "commitment:"+digits, "size", "3"))
+	id, _, _ := strings.Cut(strings.TrimPrefix(r.to(), "/a/"), "?")
+	if r.status != http.StatusSeeOther {
+		t.Fatalf("%d %s", r.status, text(r.body))
+	}
+	a, err := w.svc.Asset(t.Context(), w.who["dora"], computations.ID(id))
+	w.check(err)
+	if a.SHA256 != (manifest.Digest{}) || a.Commitment.String() != digits {
+		t.Errorf("%+v", a)
+	}
+	if page := text(b.get("/a/" + id).body); !strings.Contains(page, "Commitment") || strings.Contains(page, "SHA-256") {
+		t.Errorf("its page says %s", page)
+	}
+	r = b.post(w.path("/w/{workspace}/assets/new", false), form("kind", "dataset", "name", "hidden", "sha256", "commitment:ab", "size", "3"))
+	if r.status != http.StatusUnprocessableEntity || !strings.Contains(text(r.body), "has 2 characters") {
+		t.Errorf("%d %s", r.status, text(r.body))
+	}
+}
