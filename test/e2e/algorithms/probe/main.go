@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -100,10 +101,14 @@ func look() error {
 	return out.Close()
 }
 
-// files makes files until there can be no more.
+// files makes names of one file until there can be no more: each counts as one,
+// and takes an emulated processor the least.
 func files() error {
-	for i := 0; ; i++ {
-		if err := os.WriteFile(fmt.Sprintf("results/%d", i), nil, 0o600); err != nil {
+	if err := os.WriteFile("results/0", nil, 0o600); err != nil {
+		return err
+	}
+	for i := 1; ; i++ {
+		if err := syscall.Link("results/0", fmt.Sprintf("results/%d", i)); err != nil {
 			return fmt.Errorf("failing after %d files: %w", i, err)
 		}
 	}
