@@ -23,6 +23,7 @@ func decode(b []byte) (m Manifest, faults Faults, whole bool) {
 		collect(&c, '"', "a string", unquote[AlgorithmType]),
 		collect(&c, '"', "a string of hexadecimal digits", unquoteText[Digest]),
 		collect(&c, '"', "a string of hexadecimal digits", unquoteText[Nonce]),
+		collect(&c, '"', "a string of hexadecimal digits", unquoteText[Commitment]),
 		collect(&c, '"', "a string with a public key", unquoteText[keys.Public]),
 		collect(&c, '0', "a number", whole64[int]),
 		collect(&c, '0', "a number", whole64[int64]),
@@ -146,6 +147,7 @@ func (m Manifest) canonical() ([]byte, error) {
 	if len(m.Algorithm.Env) == 0 {
 		m.Algorithm.Env = nil
 	}
+	m.Outputs = m.Outputs.canonical()
 	b, err := json.Marshal(m, json.Deterministic(true))
 	if err != nil {
 		return nil, fmt.Errorf("encoding the manifest: %w", err)

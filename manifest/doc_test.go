@@ -42,7 +42,7 @@ func TestDocumentationHasEveryMember(t *testing.T) {
 				t.Errorf("%s: required is %q, want %q", path, got, want)
 			}
 			switch {
-			case field.Type.Kind() == reflect.Slice && field.Type.Elem() == reflect.TypeFor[manifest.Dataset]():
+			case field.Type.Kind() == reflect.Slice && (field.Type.Elem() == reflect.TypeFor[manifest.Dataset]() || field.Type.Elem() == reflect.TypeFor[manifest.Release]()):
 				walk(field.Type.Elem(), path+"[].")
 			case field.Type == reflect.TypeFor[manifest.Algorithm](), field.Type == reflect.TypeFor[manifest.Limits](), field.Type == reflect.TypeFor[manifest.Image](), field.Type == reflect.TypeFor[manifest.Outputs]():
 				walk(field.Type, path+".")

@@ -37,7 +37,7 @@ func full() manifest.Manifest {
 		Approvals: []keys.Public{p.approver.Public(), p.data.Public()},
 		Algorithm: manifest.Algorithm{
 			Type: manifest.Python, Args: []string{"--alpha", "0.5"}, Env: map[string]string{"A": "1", "B_2": ""},
-			Limits: manifest.Limits{MemoryBytes: 1 << 30, Processes: 10, Seconds: 60, OutputBytes: 1 << 20},
+			Limits: manifest.Limits{MemoryBytes: 1 << 30, Processes: 10, Seconds: 60, OutputBytes: 1 << 20, CPUMilli: 1500},
 			SHA256: manifest.Digest{2}, Size: 100, Provider: p.algo.Public(),
 		},
 		Datasets: []manifest.Dataset{

@@ -57,7 +57,9 @@ type Algorithm struct {
 	// Env is all that the program finds beside what its runtime sets.
 	Env    map[string]string `json:"env,omitzero"`
 	Limits Limits            `json:"limits,omitzero"`
-	SHA256 Digest            `json:"sha256"`
+	// SHA256 or Commitment names the content; the other is zero.
+	SHA256     Digest     `json:"sha256,omitzero"`
+	Commitment Commitment `json:"commitment,omitzero"`
 	// Size in bytes.
 	Size     int64       `json:"size"`
 	Provider keys.Public `json:"provider"`
@@ -85,6 +87,8 @@ type Limits struct {
 	Seconds int64 `json:"seconds,omitzero"`
 	// OutputBytes bounds results, standard output and error together.
 	OutputBytes int64 `json:"output_bytes,omitzero"`
+	// CPUMilli bounds the share of processors, in thousandths of one.
+	CPUMilli int64 `json:"cpu_milli,omitzero"`
 }
 
 // Dataset is one input.
@@ -92,7 +96,9 @@ type Dataset struct {
 	// Name is the entry in the algorithm's datasets folder.
 	Name     string      `json:"name"`
 	Provider keys.Public `json:"provider"`
-	SHA256   Digest      `json:"sha256"`
+	// SHA256 or Commitment names what is uploaded; the other is zero.
+	SHA256     Digest     `json:"sha256,omitzero"`
+	Commitment Commitment `json:"commitment,omitzero"`
 	// Size in bytes of what is uploaded: the file, or the archive.
 	Size int64 `json:"size"`
 	// UnpackedMax set: the upload is a deterministic archive of a folder, and
@@ -105,6 +111,12 @@ type Dataset struct {
 type Outputs struct {
 	// ResultMax bounds the result archive in bytes; zero means the agent's default.
 	ResultMax int64 `json:"result_max,omitzero"`
+	// Pad: the archive is padded to ResultMax, so that its size says nothing.
+	Pad bool `json:"pad,omitzero"`
+	// Release says which consumer gets what; empty: each gets everything.
+	Release []Release `json:"release,omitzero"`
+	// OperatorOutput: what the algorithm prints goes to the host's operator, too.
+	OperatorOutput bool `json:"operator_output,omitzero"`
 }
 
 // TEE names the kind of trusted execution environment a computation asks for.

@@ -126,6 +126,7 @@ func TestEveryFieldMalformed(t *testing.T) {
 		"/algorithm/limits/processes":    {{n("-1"), ""}, {n("9007199254740993"), ""}},
 		"/algorithm/limits/seconds":      {{n("-1"), ""}, {n("1e30"), "whole"}},
 		"/algorithm/limits/output_bytes": {{n("-1"), ""}, {n("1125899906842625"), ""}},
+		"/algorithm/limits/cpu_milli":    {{n("-1"), ""}, {n("9"), "expected 10 to"}, {n("1024001"), "expected 10 to"}, {n("1.5"), "whole"}, {n("0"), "left out"}},
 		"/algorithm/sha256":              {{absent, "missing or zero"}, {strings.Repeat("0", 64), "zero"}, {strings.Repeat("1", 63), "63"}, {strings.Repeat("1", 66), "66"}, {strings.Repeat("F", 64), "upper"}, {"sha256:" + strings.Repeat("1", 64), "71"}},
 		"/algorithm/size":                {{absent, "expected 1 to"}, {n("0"), "expected 1 to"}, {n("-1"), ""}, {n("1125899906842625"), ""}},
 		"/algorithm/provider":            {{absent, "is missing"}, {"", ""}, {"AAAA", ""}},

@@ -25,6 +25,10 @@ const (
 	// MaxInputSize bounds an input and every other size in bytes: 1 PiB, well
 	// inside what a JSON number holds exactly.
 	MaxInputSize = 1 << 50
+	// MinCPUMilli and MaxCPUMilli bound a limit on processors: what the kernel
+	// can give out by, and 1024 of them.
+	MinCPUMilli = 10
+	MaxCPUMilli = 1024 * 1000
 )
 
 var (
@@ -106,7 +110,7 @@ func (m *Manifest) validate() Faults {
 		v.add("/consumers", "is empty: nobody could have the result")
 	}
 	v.keys("/consumers", m.Consumers)
-	v.size("/outputs/result_max", m.Outputs.ResultMax, 0)
+	v.outputs(m)
 	return v.faults
 }
 
@@ -140,7 +144,10 @@ func (v *validator) algorithm(a *Algorithm) {
 	v.size("/algorithm/limits/processes", a.Limits.Processes, 0)
 	v.size("/algorithm/limits/seconds", a.Limits.Seconds, 0)
 	v.size("/algorithm/limits/output_bytes", a.Limits.OutputBytes, 0)
-	v.digest("/algorithm/sha256", a.SHA256)
+	if n := a.Limits.CPUMilli; n != 0 && (n < MinCPUMilli || n > MaxCPUMilli) {
+		v.add("/algorithm/limits/cpu_milli", "is %d; expected %d to %d thousandths of a processor", n, MinCPUMilli, MaxCPUMilli)
+	}
+	v.content("/algorithm", a.Content())
 	v.size("/algorithm/size", a.Size, 1)
 	v.key("/algorithm/provider", a.Provider)
 	switch {
@@ -183,7 +190,7 @@ func (v *validator) datasets(ds []Dataset) {
 			seen[d.Name] = i
 		}
 		v.key(path+"/provider", d.Provider)
-		v.digest(path+"/sha256", d.SHA256)
+		v.content(path, d.Content())
 		v.size(path+"/size", d.Size, 0)
 		v.size(path+"/unpacked_max", d.UnpackedMax, 0)
 	}
@@ -226,12 +233,6 @@ func (v *validator) argument(path, s string) {
 	}
 	if !utf8.ValidString(s) {
 		v.add(path, "is not UTF-8")
-	}
-}
-
-func (v *validator) digest(path string, d Digest) {
-	if d == (Digest{}) {
-		v.add(path, "is missing or zero; sha256sum prints the right one")
 	}
 }
 

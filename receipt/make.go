@@ -13,8 +13,8 @@ import (
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
-// Request is what a receipt is to say. All but Approvals, Reason, ExitStatus and
-// Result is required.
+// Request is what a receipt is to say. All but Approvals, Reason, ExitStatus,
+// Signal, Limit and Result or Results is required.
 type Request struct {
 	Attester attest.Attester
 	Instance keys.Private
@@ -22,11 +22,13 @@ type Request struct {
 	// Approvals on which the agent began.
 	Approvals []manifest.Approval
 	Run       string
-	// Outcome, with Reason, ExitStatus and Result as in Predicate.
-	Outcome    Outcome
-	Reason     Reason
-	ExitStatus *int
-	Result     *Result
+	// Outcome and what follows are as in Predicate.
+	Outcome       Outcome
+	Reason        Reason
+	ExitStatus    *int
+	Signal, Limit string
+	Result        *Result
+	Results       []Share
 	// Started and Finished are when the algorithm ran, by the host's clock.
 	Started, Finished time.Time
 }
@@ -90,13 +92,14 @@ func (req *Request) predicate(ctx context.Context) (Predicate, error) {
 	p := Predicate{
 		Run: req.Run, Manifest: m.Digest, Instance: req.Instance.Public(),
 		TEE: own.Type, Simulated: own.Type == attest.Sim, Measurement: measurement,
-		Algorithm: m.Algorithm.SHA256,
-		Outcome:   req.Outcome, Reason: req.Reason, ExitStatus: req.ExitStatus, Result: req.Result,
+		Algorithm: m.Algorithm.SHA256, AlgorithmCommitment: m.Algorithm.Commitment,
+		Outcome: req.Outcome, Reason: req.Reason, ExitStatus: req.ExitStatus, Signal: req.Signal, Limit: req.Limit,
+		Result: req.Result, Results: req.Results,
 		HostClock: HostClock{Started: seconds(req.Started), Finished: seconds(req.Finished)},
 	}
 	_, _ = rand.Read(p.Nonce[:]) // never fails
 	for _, d := range m.Datasets {
-		p.Datasets = append(p.Datasets, Dataset{Name: d.Name, SHA256: d.SHA256})
+		p.Datasets = append(p.Datasets, Dataset{Name: d.Name, SHA256: d.SHA256, Commitment: d.Commitment})
 	}
 	for _, a := range req.Approvals {
 		p.Approvals = append(p.Approvals, Approval{Key: a.PublicKey.Fingerprint(), Signature: a.Signature})

@@ -215,8 +215,8 @@ func TestTampering(t *testing.T) {
 			replace(`"simulated":true,"tee":"sim"`, `"simulated":false,"tee":"sev-snp"`)(t, f)
 			replace("SIMULATED ", "")(t, f)
 		}, "sig:"},
-		"subject's name":     {replace("SIMULATED result", "result"), "/subject is not one"},
-		"subject's digest":   {replace(`"subject":[{"digest":{"sha256":"`+result, `"subject":[{"digest":{"sha256":"`+lie), "/subject is not one"},
+		"subject's name":     {replace("SIMULATED result", "result"), "/subject is not, as the predicate says"},
+		"subject's digest":   {replace(`"subject":[{"digest":{"sha256":"`+result, `"subject":[{"digest":{"sha256":"`+lie), "/subject is not, as the predicate says"},
 		"result":             {replace(result, lie), "sig:"},
 		"result's size":      {replace(`"size":6`, `"size":7`), "sig:"},
 		"a size below zero":  {replace(`"size":6`, `"size":-6`), "/predicate/result/size"},

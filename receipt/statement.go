@@ -33,7 +33,8 @@ const (
 // Statement is an in-toto Statement, version 1.
 type Statement struct {
 	Type string `json:"_type"`
-	// Subject is one: the result archive of a success, the manifest of a failure.
+	// Subject is the result archive of a success, or each consumer's, and the
+	// manifest of a failure.
 	Subject       []Subject `json:"subject"`
 	PredicateType string    `json:"predicateType"`
 	Predicate     Predicate `json:"predicate"`
@@ -66,9 +67,11 @@ type Predicate struct {
 	Simulated bool `json:"simulated"`
 	// Measurement is what the TEE measured of the image, by register.
 	Measurement map[string]attest.Hex `json:"measurement"`
-	// Algorithm and Datasets are the inputs that arrived and ran.
-	Algorithm manifest.Digest `json:"algorithm"`
-	Datasets  []Dataset       `json:"datasets,omitzero"`
+	// Algorithm, or AlgorithmCommitment, and Datasets are the inputs that arrived
+	// and ran.
+	Algorithm           manifest.Digest     `json:"algorithm,omitzero"`
+	AlgorithmCommitment manifest.Commitment `json:"algorithm_commitment,omitzero"`
+	Datasets            []Dataset           `json:"datasets,omitzero"`
 	// Approvals are those on which the agent began.
 	Approvals []Approval `json:"approvals,omitzero"`
 	Outcome   Outcome    `json:"outcome"`
@@ -76,16 +79,24 @@ type Predicate struct {
 	Reason Reason `json:"reason,omitzero"`
 	// ExitStatus of the algorithm; nil where it did not exit by itself.
 	ExitStatus *int `json:"exit_status,omitzero"`
-	// Result is the archive for consumers; nil if a failure left none.
-	Result *Result `json:"result,omitzero"`
+	// Signal that ended the algorithm; empty where none did.
+	Signal string `json:"signal,omitzero"`
+	// Limit that it exceeded, by its name in the manifest, or "files" or "scratch".
+	Limit string `json:"limit,omitzero"`
+	// Result is the archive for consumers; nil if a failure left none, or if the
+	// manifest gives them different ones: then Results are those.
+	Result  *Result `json:"result,omitzero"`
+	Results []Share `json:"results,omitzero"`
 	// HostClock has times that the host's clock told: they prove nothing.
 	HostClock HostClock `json:"host_clock"`
 }
 
-// Dataset is one input.
+// Dataset is one input, named as the manifest does: by its digest or by a
+// commitment.
 type Dataset struct {
-	Name   string          `json:"name"`
-	SHA256 manifest.Digest `json:"sha256"`
+	Name       string              `json:"name"`
+	SHA256     manifest.Digest     `json:"sha256,omitzero"`
+	Commitment manifest.Commitment `json:"commitment,omitzero"`
 }
 
 // Approval is a participant's signature on the manifest, as manifest.Approval.
@@ -130,24 +141,35 @@ type HostClock struct {
 var (
 	namePattern        = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	registerPattern    = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+	wordPattern        = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]{0,31}$`)
 	fingerprintPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
 
-// subject is what p must be the predicate of.
-func (p *Predicate) subject() Subject {
-	s := Subject{Name: subjectManifest, Digest: SubjectDigest{p.Manifest}}
-	if p.Outcome == Succeeded && p.Result != nil {
-		s = Subject{Name: subjectResult, Digest: SubjectDigest{p.Result.SHA256}}
+// subjects are what p must be the predicate of.
+func (p *Predicate) subjects() []Subject {
+	var all []Subject
+	add := func(name string, d manifest.Digest) {
+		if p.Simulated {
+			name = simulatedMark + name
+		}
+		all = append(all, Subject{Name: name, Digest: SubjectDigest{d}})
 	}
-	if p.Simulated {
-		s.Name = simulatedMark + s.Name
+	switch {
+	case p.Outcome == Succeeded && p.Result != nil:
+		add(subjectResult, p.Result.SHA256)
+	case p.Outcome == Succeeded && len(p.Results) > 0:
+		for _, r := range p.Results {
+			add(subjectResult+" for "+r.Consumer, r.SHA256)
+		}
+	default:
+		add(subjectManifest, p.Manifest)
 	}
-	return s
+	return all
 }
 
 // statement about p.
 func (p Predicate) statement() Statement {
-	return Statement{Type: statementType, Subject: []Subject{p.subject()}, PredicateType: PredicateType, Predicate: p}
+	return Statement{Type: statementType, Subject: p.subjects(), PredicateType: PredicateType, Predicate: p}
 }
 
 // bytes is the one form of a statement.
@@ -191,8 +213,8 @@ func (s *Statement) validate() error {
 		f.add("/predicateType", "is %q; expected %q", s.PredicateType, PredicateType)
 	}
 	p := &s.Predicate
-	if want := p.subject(); len(s.Subject) != 1 || s.Subject[0] != want {
-		f.add("/subject", "is not one %q with SHA-256 %s, as the predicate says", want.Name, want.Digest.SHA256)
+	if want := p.subjects(); !slices.Equal(s.Subject, want) {
+		f.add("/subject", "is not, as the predicate says, %s", subjectsText(want))
 	}
 	p.validate(&f)
 	return errors.Join(f...)
@@ -223,13 +245,13 @@ func (p *Predicate) validate(f *faults) {
 			f.add("/predicate/measurement", "has the member %q, which is no register's name", name)
 		}
 	}
-	f.digest("/predicate/algorithm", p.Algorithm)
+	f.content("/predicate/algorithm", "/predicate/algorithm_commitment", manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment})
 	for i, d := range p.Datasets {
 		at := fmt.Sprintf("/predicate/datasets/%d", i)
 		if !namePattern.MatchString(d.Name) || slices.ContainsFunc(p.Datasets[:i], func(o Dataset) bool { return o.Name == d.Name }) {
 			f.add(at+"/name", "is %q: no dataset's name, or that of another", d.Name)
 		}
-		f.digest(at+"/sha256", d.SHA256)
+		f.content(at+"/sha256", at+"/commitment", manifest.Content{SHA256: d.SHA256, Commitment: d.Commitment})
 	}
 	for i, a := range p.Approvals {
 		if !fingerprintPattern.MatchString(a.Key) {
@@ -254,8 +276,11 @@ func (p *Predicate) validateOutcome(f *faults) {
 		if p.ExitStatus == nil || *p.ExitStatus != 0 {
 			f.add("/predicate/exit_status", "is not 0, and /predicate/outcome is %q", p.Outcome)
 		}
-		if p.Result == nil {
+		if p.Result == nil && len(p.Results) == 0 {
 			f.add("/predicate/result", "is missing, and /predicate/outcome is %q", p.Outcome)
+		}
+		if p.Signal != "" || p.Limit != "" {
+			f.add("/predicate/signal", "or /predicate/limit is there, and /predicate/outcome is %q", p.Outcome)
 		}
 	case Failed:
 		if p.Reason != AlgorithmFailed && p.Reason != AgentFailed {
@@ -264,6 +289,12 @@ func (p *Predicate) validateOutcome(f *faults) {
 	default:
 		f.add("/predicate/outcome", "is %q; expected %q or %q", p.Outcome, Succeeded, Failed)
 	}
+	for _, word := range []struct{ at, text string }{{"/predicate/signal", p.Signal}, {"/predicate/limit", p.Limit}} {
+		if word.text != "" && (!wordPattern.MatchString(word.text) || p.ExitStatus != nil && word.at == "/predicate/signal") {
+			f.add(word.at, "is %q: no word of letters, digits and '_', or of an algorithm that exited", word.text)
+		}
+	}
+	p.validateResults(f)
 	if p.Result != nil {
 		f.digest("/predicate/result/sha256", p.Result.SHA256)
 		if p.Result.Size < 0 || p.Result.Size > manifest.MaxInputSize {
@@ -277,6 +308,16 @@ type faults []error
 
 func (f *faults) add(path, format string, args ...any) {
 	*f = append(*f, fmt.Errorf("receipt's statement %s %s", path, fmt.Sprintf(format, args...)))
+}
+
+// content wants one of the two.
+func (f *faults) content(digestAt, commitmentAt string, c manifest.Content) {
+	switch {
+	case c == (manifest.Content{}):
+		f.add(digestAt, "is missing or zero, and so is %s", commitmentAt)
+	case c.Committed() && c.SHA256 != (manifest.Digest{}):
+		f.add(commitmentAt, "stands beside %s; expected the one or the other", digestAt)
+	}
 }
 
 func (f *faults) digest(path string, d manifest.Digest) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // Simulated is what every text about simulated evidence begins with.
@@ -26,16 +28,27 @@ func (r *Receipt) Text() string {
 	if p.ExitStatus != nil {
 		outcome += fmt.Sprintf(", exit status %d", *p.ExitStatus)
 	}
+	if p.Signal != "" {
+		outcome += ", signal " + p.Signal
+	}
+	if p.Limit != "" {
+		outcome += ", limit " + p.Limit
+	}
 	line("outcome", "%s", outcome)
-	if p.Result != nil {
+	switch {
+	case p.Result != nil:
 		line("result", "%d bytes, sha256 %s", p.Result.Size, p.Result.SHA256)
-	} else {
+	case len(p.Results) == 0:
 		line("result", "none")
 	}
+	for _, r := range p.Results {
+		line("result", "sha256 %s", r.SHA256)
+		line("", "for %s", r.Consumer)
+	}
 	line("manifest", "%s", p.Manifest)
-	line("algorithm", "sha256 %s", p.Algorithm)
+	line("algorithm", "%s", manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment})
 	for _, d := range p.Datasets {
-		line("dataset", "%s, sha256 %s", d.Name, d.SHA256)
+		line("dataset", "%s, %s", d.Name, manifest.Content{SHA256: d.SHA256, Commitment: d.Commitment})
 	}
 	for _, a := range p.Approvals {
 		line("approved by", "%s", a.Key)

@@ -124,15 +124,18 @@ func (r *Receipt) checkManifest(o *Options) error {
 			Hint: "another kind of machine than the manifest asks for made it",
 		}
 	}
-	if p.Algorithm != m.Algorithm.SHA256 {
-		return &Refusal{Field: "/predicate/algorithm", Expected: m.Algorithm.SHA256.String(), Found: p.Algorithm.String()}
+	if got := (manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment}); got != m.Algorithm.Content() {
+		return &Refusal{Field: "/predicate/algorithm", Expected: m.Algorithm.Content().String(), Found: got.String()}
 	}
 	var want []Dataset
 	for _, d := range m.Datasets {
-		want = append(want, Dataset{Name: d.Name, SHA256: d.SHA256})
+		want = append(want, Dataset{Name: d.Name, SHA256: d.SHA256, Commitment: d.Commitment})
 	}
 	if !slices.Equal(p.Datasets, want) {
 		return &Refusal{Field: "/predicate/datasets", Expected: fmt.Sprint(want), Found: fmt.Sprint(p.Datasets)}
+	}
+	if err := p.checkShares(m); err != nil {
+		return err
 	}
 	approvals, err := p.approvals(m)
 	if err == nil {
@@ -140,6 +143,32 @@ func (r *Receipt) checkManifest(o *Options) error {
 	}
 	if err != nil {
 		return &Refusal{Field: "/predicate/approvals", Expected: "one valid approval of each key that the manifest asks", Found: err.Error()}
+	}
+	return nil
+}
+
+// checkShares wants an archive for each consumer where the manifest divides the
+// result, and one for all of them where it does not.
+func (p *Predicate) checkShares(m *manifest.Frozen) error {
+	divided := len(m.Outputs.Release) > 0
+	if !divided && len(p.Results) > 0 || divided && p.Result != nil {
+		return &Refusal{
+			Field: "/predicate/results", Expected: fmt.Sprintf("an archive for each consumer: %t, as the manifest's /outputs/release", divided),
+			Found: fmt.Sprint(!divided),
+		}
+	}
+	if len(p.Results) == 0 {
+		return nil
+	}
+	var want, got []string
+	for _, c := range m.Consumers {
+		want = append(want, c.Fingerprint())
+	}
+	for _, r := range p.Results {
+		got = append(got, r.Consumer)
+	}
+	if !slices.Equal(got, want) {
+		return &Refusal{Field: "/predicate/results", Expected: fmt.Sprint(want), Found: fmt.Sprint(got)}
 	}
 	return nil
 }

@@ -15,8 +15,9 @@
 //   - With attested TLS nobody is heard who has not been given evidence of this
 //     VM, and nothing that a run request brings takes part in it. An instance
 //     key that was made in the VM names it in calls and receipts.
-//   - What an algorithm prints or leaves goes to consumers only. Events and logs,
-//     which the host reads, say no more than that it succeeded or failed.
+//   - What an algorithm prints or leaves goes to consumers only, to each what the
+//     manifest releases to it. Events and logs, which the host reads, say no more
+//     than that it succeeded or failed; which limit it broke is for participants.
 package agent
 
 import (
@@ -88,9 +89,11 @@ type Agent struct {
 	mu     sync.Mutex
 	state  State
 	reason Reason
+	limit  string // that was exceeded; participants' to know
 	inputs []*input
-	result *result
-	taken  map[string]bool // consumers, by fingerprint, that confirmed
+	// results by the fingerprints of the consumers that get them; nil: none yet.
+	results map[string]*result
+	taken   map[string]bool // consumers, by fingerprint, that confirmed
 	// ended is how the run ended; nil before.
 	ended   *ending
 	receipt *making // nil until it is asked for

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
-	"github.com/ultravioletrs/cocos/internal/archive"
 	"github.com/ultravioletrs/cocos/internal/bulk"
 	"github.com/ultravioletrs/cocos/internal/callauth"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
@@ -29,12 +28,13 @@ func (a *Agent) State(ctx context.Context, _ *agentv1.StateRequest) (*agentv1.St
 		State:          string(a.state),
 		ManifestDigest: a.cfg.Manifest.Digest[:],
 		Reason:         string(a.reason),
+		Limit:          a.limit,
 	}
 	for _, in := range a.inputs {
 		r.Inputs = append(r.Inputs, protoProgress(in.progress()))
 	}
-	if a.result != nil && c.Role == manifest.Consumer {
-		r.Result = protoResult(*a.result)
+	if own := a.results[c.Key.Fingerprint()]; own != nil && c.Role == manifest.Consumer {
+		r.Result = protoResult(own)
 	}
 	return r, nil
 }
@@ -66,7 +66,7 @@ func (a *Agent) Upload(s grpc.ClientStreamingServer[agentv1.UploadRequest, agent
 	if err != nil {
 		return err
 	}
-	p, err := a.upload(ref, begin.GetOffset(), s)
+	p, err := a.upload(ref, begin, s)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,11 @@ func (a *Agent) providersInput(ctx context.Context, method string, p *agentv1.In
 
 // Result implements AgentService.
 func (a *Agent) Result(req *agentv1.ResultRequest, s grpc.ServerStreamingServer[agentv1.ResultResponse]) error {
-	res, err := a.takeResult()
+	c, err := callauth.CallerFrom(s.Context())
+	if err != nil {
+		return err
+	}
+	res, err := a.takeResult(c)
 	if err != nil {
 		return err
 	}
@@ -109,7 +113,7 @@ func (a *Agent) Result(req *agentv1.ResultRequest, s grpc.ServerStreamingServer[
 		return err
 	}
 	chunks := bulk.NewSender(s.SendMsg, nil)
-	err = archive.Pack(&skipWriter{w: chunks, skip: int64(req.GetOffset())}, a.dirs.output())
+	err = res.packing.Pack(&skipWriter{w: chunks, skip: int64(req.GetOffset())}, a.dirs.output())
 	if err != nil {
 		chunks.Abandon()
 		if s.Context().Err() != nil {
@@ -127,7 +131,7 @@ func (a *Agent) ConfirmResult(ctx context.Context, req *agentv1.ConfirmResultReq
 	if err != nil {
 		return nil, err
 	}
-	res, err := a.takeResult()
+	res, err := a.takeResult(c)
 	if err != nil {
 		return nil, err
 	}
@@ -158,15 +162,17 @@ func (a *Agent) confirm(c callauth.Caller) error {
 	return nil
 }
 
-func (a *Agent) takeResult() (result, error) {
+// takeResult returns what is released to a consumer.
+func (a *Agent) takeResult(c callauth.Caller) (*result, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.result == nil || a.state == Stopped {
-		return result{}, rpcerr.New(codes.FailedPrecondition, rpcerr.Detail{
+	res := a.results[c.Key.Fingerprint()]
+	if res == nil || a.state == Stopped {
+		return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.Detail{
 			Reason: rpcerr.NoResult, Hint: "ask for the state, or follow the events, until it is ResultReady or Failed",
 		}, "there is no result in state %s", a.state)
 	}
-	return *a.result, nil
+	return res, nil
 }
 
 // skipWriter drops the first skip bytes.
@@ -190,7 +196,7 @@ func protoProgress(p progress) *agentv1.InputState {
 	return &agentv1.InputState{Input: ref, Received: uint64(p.received), Size: uint64(p.size), Complete: p.complete}
 }
 
-func protoResult(r result) *agentv1.ResultInfo {
+func protoResult(r *result) *agentv1.ResultInfo {
 	return &agentv1.ResultInfo{Size: uint64(r.size), Sha256: r.digest[:]}
 }
 
@@ -199,7 +205,7 @@ func (a *Agent) Events(req *agentv1.EventsRequest, s grpc.ServerStreamingServer[
 	after := req.GetAfter()
 	return a.follow(s.Context(), req.GetFollow(), func() error {
 		for _, e := range a.cfg.Journal.EventsAfter(after) {
-			if err := s.Send(&agentv1.EventsResponse{Event: e.Proto(a.cfg.RunID)}); err != nil {
+			if err := s.Send(&agentv1.EventsResponse{Event: e.Told(a.cfg.RunID)}); err != nil {
 				return fmt.Errorf("sending event %d: %w", e.Sequence, err)
 			}
 			after = e.Sequence

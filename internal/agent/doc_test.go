@@ -46,7 +46,7 @@ func TestDocumentationIsComplete(t *testing.T) {
 			t.Errorf("the documentation lacks %q", want)
 		}
 	}
-	for _, name := range []string{resultsName + "/", stdoutName, stderrName, failureName} {
+	for _, name := range []string{resultsName + "/", stdoutName, stderrName, runName, failureName} {
 		if !strings.Contains(doc, "`"+name+"`") {
 			t.Errorf("entry %s is not documented", name)
 		}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
 	"github.com/ultravioletrs/cocos/internal/archive"
 	"github.com/ultravioletrs/cocos/internal/bulk"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
@@ -31,7 +32,7 @@ const (
 // input is one input of the manifest and what has arrived of it.
 type input struct {
 	ref         inputRef
-	digest      manifest.Digest
+	content     manifest.Content
 	size        int64
 	unpackedMax int64
 
@@ -45,15 +46,16 @@ type input struct {
 	// Of whoever made it busy: what has arrived, and its running digest.
 	file *os.File
 	hash hash.Hash
+	salt manifest.Salt // of a content that is committed to
 }
 
 func newInputs(m *manifest.Manifest) []*input {
 	inputs := []*input{{
-		ref: inputRef{kind: algorithmInput}, digest: m.Algorithm.SHA256, size: m.Algorithm.Size,
+		ref: inputRef{kind: algorithmInput}, content: m.Algorithm.Content(), size: m.Algorithm.Size,
 	}}
 	for _, d := range m.Datasets {
 		inputs = append(inputs, &input{
-			ref: inputRef{datasetInput, d.Name}, digest: d.SHA256, size: d.Size, unpackedMax: d.UnpackedMax,
+			ref: inputRef{datasetInput, d.Name}, content: d.Content(), size: d.Size, unpackedMax: d.UnpackedMax,
 		})
 	}
 	return inputs
@@ -85,8 +87,8 @@ func (in *input) progress() progress {
 // ends with the input complete and in its place, or with an error after which
 // the input has either all that arrived (the stream broke) or nothing (it can't
 // become what the manifest names).
-func (a *Agent) upload(ref inputRef, offset uint64, s bulk.Stream) (progress, error) {
-	in, p, err := a.beginUpload(ref, offset)
+func (a *Agent) upload(ref inputRef, begin *agentv1.UploadBegin, s bulk.Stream) (progress, error) {
+	in, p, err := a.beginUpload(ref, begin)
 	if err != nil || p.complete {
 		return p, err
 	}
@@ -98,12 +100,17 @@ func (a *Agent) upload(ref inputRef, offset uint64, s bulk.Stream) (progress, er
 }
 
 // beginUpload makes the input busy, unless it is complete already.
-func (a *Agent) beginUpload(ref inputRef, offset uint64) (*input, progress, error) {
+func (a *Agent) beginUpload(ref inputRef, begin *agentv1.UploadBegin) (*input, progress, error) {
+	offset := begin.GetOffset()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	in := a.input(ref)
 	if in == nil {
 		return nil, progress{}, fmt.Errorf("the manifest has no %s", ref)
+	}
+	salt, err := saltOf(in, begin.GetSalt())
+	if err != nil {
+		return nil, progress{}, err
 	}
 	if in.busy {
 		return nil, progress{}, rpcerr.New(codes.Aborted, rpcerr.Detail{
@@ -130,8 +137,23 @@ func (a *Agent) beginUpload(ref inputRef, offset uint64) (*input, progress, erro
 		}
 		in.file, in.hash = file, sha256.New()
 	}
-	in.busy = true
+	in.busy, in.salt = true, salt
 	return in, in.progress(), nil
+}
+
+// saltOf takes a salt where the manifest has a commitment, and nowhere else.
+func saltOf(in *input, b []byte) (salt manifest.Salt, err error) {
+	detail := rpcerr.Detail{Reason: rpcerr.SaltInvalid, Field: "begin.salt", Hint: "give the salt that the commitment was made with, of cocos-cli checksum --commit"}
+	switch want := len(salt); {
+	case !in.content.Committed() && len(b) > 0:
+		detail.Hint = "leave the salt out"
+		return salt, rpcerr.New(codes.InvalidArgument, detail, "the manifest names the %s by its digest: there is no salt", in.ref)
+	case !in.content.Committed():
+		return salt, nil
+	case len(b) != want:
+		return salt, rpcerr.New(codes.InvalidArgument, detail, "the manifest names the %s by a commitment; its salt has %d bytes, and %d came", in.ref, want, len(b))
+	}
+	return manifest.Salt(b), nil
 }
 
 func (a *Agent) incoming(in *input) string {
@@ -151,10 +173,12 @@ func (a *Agent) receive(in *input, s bulk.Stream) error {
 			Reason: rpcerr.SizeShort, Field: "chunk", Hint: "send what the manifest names, from the beginning",
 		}, "the %s ended after %d bytes; the manifest says %d", in.ref, held, in.size)}
 	case err == nil:
-		if got := manifest.Digest(in.hash.Sum(nil)); got != in.digest {
-			return discarded{rpcerr.New(codes.InvalidArgument, rpcerr.Detail{
-				Reason: rpcerr.DigestMismatch, Field: "chunk", Hint: "send what the manifest names; sha256sum or cocos-cli checksum prints its digest",
-			}, "the %s has the SHA-256 %s; the manifest says %s", in.ref, got, in.digest)}
+		if got := manifest.Digest(in.hash.Sum(nil)); !in.content.Is(got, in.salt) {
+			detail := rpcerr.Detail{Reason: rpcerr.DigestMismatch, Field: "chunk", Hint: "send what the manifest names; sha256sum or cocos-cli checksum prints its digest"}
+			if in.content.Committed() {
+				detail.Hint = "send what the commitment was made of, with the very salt that it was made with"
+			}
+			return discarded{rpcerr.New(codes.InvalidArgument, detail, "the %s has the SHA-256 %s; the manifest says %s", in.ref, got, in.content)}
 		}
 		return nil
 	case errors.As(err, &sink):

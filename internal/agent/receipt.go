@@ -9,27 +9,12 @@ import (
 
 	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
-	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/receipt"
 )
 
 // receiptTime bounds the making of a receipt: two reports of a TEE that gives
 // about one per second, to connections too.
 const receiptTime = 2 * time.Minute
-
-// ending is how a run ended, for the receipt.
-type ending struct {
-	started, finished time.Time
-	exitStatus        *int // nil: it did not exit by itself
-}
-
-// exitStatus of an algorithm that exited by itself.
-func exitStatus(o runtime.Outcome, err error) *int {
-	if err != nil || o.Signal != "" || o.LimitExceeded != "" {
-		return nil
-	}
-	return &o.ExitCode
-}
 
 // making is a receipt that is made or being made. raw and err are there when
 // done is closed.
@@ -99,13 +84,23 @@ func (a *Agent) receiptRequest() receipt.Request {
 		Attester: a.cfg.Attester, Instance: a.cfg.Instance,
 		Manifest: a.cfg.Manifest, Approvals: a.cfg.Approvals, Run: a.cfg.RunID,
 		Outcome: receipt.Succeeded, ExitStatus: a.ended.exitStatus,
+		Signal: a.ended.outcome.Signal, Limit: a.ended.outcome.LimitExceeded,
 		Started: a.ended.started, Finished: a.ended.finished,
 	}
 	if a.state == Failed {
 		req.Outcome, req.Reason = receipt.Failed, receipt.Reason(a.reason)
 	}
-	if a.result != nil {
-		req.Result = &receipt.Result{SHA256: a.result.digest, Size: a.result.size}
+	if a.results == nil {
+		return req
+	}
+	divided := len(a.cfg.Manifest.Outputs.Release) > 0
+	for _, c := range a.cfg.Manifest.Consumers {
+		r := a.results[c.Fingerprint()]
+		if !divided {
+			req.Result = &receipt.Result{SHA256: r.digest, Size: r.size}
+			break
+		}
+		req.Results = append(req.Results, receipt.Share{Consumer: c.Fingerprint(), SHA256: r.digest})
 	}
 	return req
 }

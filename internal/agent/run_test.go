@@ -82,7 +82,12 @@ func TestAComputationFromEndToEnd(t *testing.T) {
 		"results/": "", "results/model": "secret model",
 		"stdout.txt": "secret on stdout\n", "stderr.txt": "secret on stderr\n",
 	}
-	if got := filesOf(t, b); !maps.Equal(got, wantFiles) {
+	got := filesOf(t, b)
+	if story := got["run.json"]; !strings.Contains(story, `"outcome": "succeeded"`) || !strings.Contains(story, `"exit_status": 0`) || !strings.Contains(story, `"usage"`) {
+		t.Errorf("run.json says %s", story)
+	}
+	delete(got, "run.json")
+	if !maps.Equal(got, wantFiles) {
 		t.Errorf("the archive has %q", got)
 	}
 	for _, offset := range []uint64{1, 511, 512, 1024, uint64(len(b)) - 1, uint64(len(b))} {
@@ -198,29 +203,29 @@ func TestFailures(t *testing.T) {
 		{"exit status", func(ctx context.Context, job runtime.Job) (runtime.Outcome, error) {
 			_, err := succeed(ctx, job)
 			return runtime.Outcome{ExitCode: 3}, err
-		}, 0, "algorithm-failed", "status 3", []string{"failure.txt", "stderr.txt", "stdout.txt"}},
+		}, 0, "algorithm-failed", "status 3", []string{"failure.txt", "run.json", "stderr.txt", "stdout.txt"}},
 		{"signal", func(ctx context.Context, job runtime.Job) (runtime.Outcome, error) {
 			return runtime.Outcome{ExitCode: -1, Signal: "SIGSEGV"}, nil
-		}, 0, "algorithm-failed", "SIGSEGV", []string{"failure.txt", "stderr.txt", "stdout.txt"}},
+		}, 0, "algorithm-failed", "SIGSEGV", []string{"failure.txt", "run.json", "stderr.txt", "stdout.txt"}},
 		{"limit", func(ctx context.Context, job runtime.Job) (runtime.Outcome, error) {
 			return runtime.Outcome{ExitCode: -1, Signal: "SIGKILL", LimitExceeded: runtime.LimitSeconds}, nil
-		}, 0, "algorithm-failed", "/algorithm/limits/seconds", []string{"failure.txt", "stderr.txt", "stdout.txt"}},
+		}, 0, "algorithm-failed", "/algorithm/limits/seconds", []string{"failure.txt", "run.json", "stderr.txt", "stdout.txt"}},
 		{"could not be run", func(ctx context.Context, job runtime.Job) (runtime.Outcome, error) {
 			return runtime.Outcome{}, errors.New("secret interpreter is not there")
-		}, 0, "agent-failed", "secret interpreter", []string{"failure.txt", "stderr.txt", "stdout.txt"}},
+		}, 0, "agent-failed", "secret interpreter", []string{"failure.txt", "run.json", "stderr.txt", "stdout.txt"}},
 		{"results of the wrong kind", func(ctx context.Context, job runtime.Job) (runtime.Outcome, error) {
 			return runtime.Outcome{}, runtime.ErrResults
-		}, 0, "algorithm-failed", runtime.ErrResults.Error(), []string{"failure.txt", "stderr.txt", "stdout.txt"}},
+		}, 0, "algorithm-failed", runtime.ErrResults.Error(), []string{"failure.txt", "run.json", "stderr.txt", "stdout.txt"}},
 		{"link in results", leave(func(r string) error { return os.Symlink("/etc/passwd", filepath.Join(r, "secret")) }),
-			0, "algorithm-failed", "symbolic link", []string{"failure.txt", "stderr.txt", "stdout.txt"}},
+			0, "algorithm-failed", "symbolic link", []string{"failure.txt", "run.json", "stderr.txt", "stdout.txt"}},
 		{"name in results", leave(func(r string) error { return os.WriteFile(filepath.Join(r, "secret\xff"), nil, 0o600) }),
-			0, "algorithm-failed", "UTF-8", []string{"failure.txt", "stderr.txt", "stdout.txt"}},
+			0, "algorithm-failed", "UTF-8", []string{"failure.txt", "run.json", "stderr.txt", "stdout.txt"}},
 		{"results larger than the manifest allows", leave(func(r string) error { return os.WriteFile(filepath.Join(r, "big"), make([]byte, 20_000), 0o600) }),
-			8192, "algorithm-failed", "8192", []string{"failure.txt", "stderr.txt", "stdout.txt"}},
+			8192, "algorithm-failed", "8192", []string{"failure.txt", "run.json", "stderr.txt", "stdout.txt"}},
 		{"output larger than the manifest allows", func(ctx context.Context, job runtime.Job) (runtime.Outcome, error) {
 			job.Stdout.Write(make([]byte, 20_000))
 			return runtime.Outcome{ExitCode: 1}, nil
-		}, 8192, "algorithm-failed", "status 1", []string{"failure.txt"}},
+		}, 8192, "algorithm-failed", "status 1", []string{"failure.txt", "run.json"}},
 		{"nothing fits", func(ctx context.Context, job runtime.Job) (runtime.Outcome, error) {
 			return runtime.Outcome{}, nil
 		}, 1, "agent-failed", "", nil},

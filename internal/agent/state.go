@@ -63,17 +63,25 @@ const (
 )
 
 // fire changes the state and says so in an event. a.mu is held.
-func (a *Agent) fire(t trigger, reason Reason) error {
+func (a *Agent) fire(t trigger, reason Reason) error { return a.fireLimit(t, reason, "") }
+
+// fireLimit also tells participants, and not the host, the limit that was
+// exceeded.
+func (a *Agent) fireLimit(t trigger, reason Reason, limit string) error {
 	to, err := next(a.state, t)
 	if err != nil {
 		return err
 	}
 	from := a.state
-	a.state, a.reason = to, reason
+	a.state, a.reason, a.limit = to, reason, limit
 	attributes := map[string]string{"from": string(from), "to": string(to)}
 	if reason != NoReason {
 		attributes["reason"] = string(reason)
 	}
-	a.cfg.Journal.Emit(vm.EventState, fmt.Sprintf("%s: %s", to, t), attributes)
+	var private map[string]string
+	if limit != "" {
+		private = map[string]string{"limit": limit}
+	}
+	a.cfg.Journal.EmitPrivate(vm.EventState, fmt.Sprintf("%s: %s", to, t), attributes, private)
 	return nil
 }

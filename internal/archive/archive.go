@@ -6,7 +6,8 @@
 // its name, where a folder's name ends in "/". Modes are 0755 for folders and
 // executable files and 0644 for other files; owners, times and everything else
 // are zero. There are no links, devices or sockets: Pack refuses them by name,
-// for leaving one out would be a different folder.
+// for leaving one out would be a different folder. A Packing leaves out, adds and
+// pads what its owner says.
 //
 // Unpack trusts nothing: it takes this form alone, stays inside its folder
 // whatever the names are, counts entries, depth and bytes against limits whose
@@ -39,25 +40,16 @@ const (
 
 // Pack writes dir's archive to w. A file that changes while it is read is an
 // error, and then w holds a useless beginning.
-func Pack(w io.Writer, dir string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("packing %s: %w", dir, err)
-	}
-	defer root.Close()
-	p := packer{root: root, tar: tar.NewWriter(w)}
-	if err := p.folder("."); err != nil {
-		return fmt.Errorf("packing %s: %w", dir, err)
-	}
-	if err := p.tar.Close(); err != nil {
-		return fmt.Errorf("packing %s: %w", dir, err)
-	}
-	return nil
-}
+func Pack(w io.Writer, dir string) error { return Packing{}.Pack(w, dir) }
 
 type packer struct {
+	Packing
+
 	root *os.Root
 	tar  *tar.Writer
+	// pending are folders around the next file whose entries were not written
+	// yet, outermost first; with Keep alone.
+	pending []string
 }
 
 // folder packs what is in the folder of that name.
@@ -66,7 +58,18 @@ func (p *packer) folder(name string) error {
 	if err != nil {
 		return err
 	}
+	if name == "." {
+		if entries, err = p.withExtra(entries); err != nil {
+			return err
+		}
+	}
 	for _, e := range entries {
+		if extra, ok := e.(extraEntry); ok {
+			if err := p.extra(extra); err != nil {
+				return err
+			}
+			continue
+		}
 		child := path.Join(name, e.Name())
 		if err := checkName(child); err != nil {
 			return err
@@ -77,11 +80,12 @@ func (p *packer) folder(name string) error {
 		}
 		switch {
 		case info.IsDir():
-			if err := p.header(child+"/", tar.TypeDir, execMode, 0); err != nil {
+			err = p.enter(child)
+		case info.Mode().IsRegular() && p.Keep != nil && !p.Keep(child):
+		case info.Mode().IsRegular():
+			if err := p.flush(); err != nil {
 				return err
 			}
-			err = p.folder(child)
-		case info.Mode().IsRegular():
 			err = p.file(child, info)
 		default:
 			err = fmt.Errorf("%q is a %s; only files and folders can be packed", child, kindOf(info.Mode()))
@@ -104,7 +108,7 @@ func (p *packer) readDir(name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(sortName(a), sortName(b)) })
+	slices.SortFunc(entries, byName)
 	return entries, nil
 }
 

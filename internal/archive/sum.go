@@ -24,7 +24,7 @@ func Sum(name string) (manifest.Digest, int64, error) {
 		return manifest.Digest{}, 0, err
 	}
 	if info.IsDir() {
-		return Digest(name)
+		return Packing{}.Digest(name)
 	}
 	h := sha256.New()
 	n, err := copyAhead(h, f, info.Size())
@@ -34,11 +34,23 @@ func Sum(name string) (manifest.Digest, int64, error) {
 	return manifest.Digest(h.Sum(nil)), n, nil
 }
 
+// SumPadded is Sum, but a folder's archive is padded to size if it is smaller.
+func SumPadded(name string, size int64) (manifest.Digest, int64, error) {
+	d, n, err := Sum(name)
+	if err != nil || n >= size {
+		return d, n, err
+	}
+	if info, err := os.Stat(name); err != nil || !info.IsDir() {
+		return d, n, err
+	}
+	return Packing{Size: size}.Digest(name)
+}
+
 // Digest returns the digest and the size in bytes of dir's archive.
-func Digest(dir string) (manifest.Digest, int64, error) {
+func (c Packing) Digest(dir string) (manifest.Digest, int64, error) {
 	h := sha256.New()
 	var size counter
-	if err := Pack(io.MultiWriter(h, &size), dir); err != nil {
+	if err := c.Pack(io.MultiWriter(h, &size), dir); err != nil {
 		return manifest.Digest{}, 0, err
 	}
 	return manifest.Digest(h.Sum(nil)), int64(size), nil

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ type Limits struct {
 	// FileBytes bounds one file, TotalBytes all together; in bytes.
 	FileBytes  int64
 	TotalBytes int64
+	// Padding: zeros may follow the archive, at most so many bytes.
+	Padding int64
 }
 
 // Unpack makes the folder dir, which must not exist, of an archive that Pack
@@ -62,7 +65,7 @@ func (u *unpacker) all(r io.Reader) error {
 		h, err := t.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			return atEnd(r)
+			return u.atEnd(r)
 		case err != nil:
 			return fmt.Errorf("reading the archive after %q: %w", u.last, err)
 		}
@@ -72,16 +75,24 @@ func (u *unpacker) all(r io.Reader) error {
 	}
 }
 
-// atEnd refuses bytes after the archive: they would be part of its digest and
-// of nothing else.
-func atEnd(r io.Reader) error {
-	switch n, err := io.ReadFull(r, make([]byte, 1)); {
-	case n > 0:
-		return errors.New("there are bytes after the end of the archive")
-	case !errors.Is(err, io.EOF):
-		return fmt.Errorf("reading the end of the archive: %w", err)
+// atEnd refuses bytes after the archive but padding: they would be part of its
+// digest and of nothing else.
+func (u *unpacker) atEnd(r io.Reader) error {
+	left := u.limits.Padding
+	b := make([]byte, min(left, readSize)+1)
+	zero := make([]byte, len(b))
+	for {
+		n, err := r.Read(b)
+		if left -= int64(n); left < 0 || !bytes.Equal(b[:n], zero[:n]) {
+			return errors.New("there are bytes after the end of the archive")
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading the end of the archive: %w", err)
+		}
 	}
-	return nil
 }
 
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {

@@ -10,7 +10,10 @@ import (
 )
 
 func (a *app) algoCmd() *cobra.Command {
-	var skip bool
+	var (
+		skip bool
+		salt string
+	)
 	cmd := &cobra.Command{
 		Use:   "algo FILE",
 		Short: "Bring the algorithm",
@@ -27,6 +30,9 @@ byte is sent. An upload that was cut goes on where it stopped.`,
 			if in.folder {
 				return usagef("give the ELF file, the Python script, the WebAssembly module or the image archive itself", "%s is a folder; an algorithm is one file", in.path)
 			}
+			if err := in.takeSalt(salt); err != nil {
+				return err
+			}
 			id, err := a.identity()
 			if err != nil {
 				return err
@@ -35,6 +41,9 @@ byte is sent. An upload that was cut goes on where it stopped.`,
 				return err
 			}
 			if err := a.unchanged(id); err != nil {
+				return err
+			}
+			if err := in.fitsSalt("the algorithm", id.manifest.Algorithm.Content()); err != nil {
 				return err
 			}
 			p, err := a.prepare(cmd, id, manifest.AlgorithmProvider)
@@ -47,7 +56,7 @@ byte is sent. An upload that was cut goes on where it stopped.`,
 				if err := a.measure(cmd.Context(), &in, &m.Size); err != nil {
 					return err
 				}
-				if err := same(&in, "the algorithm", m.SHA256, m.Size); err != nil {
+				if err := same(&in, "the algorithm", m.Content(), m.Size); err != nil {
 					return err
 				}
 			}
@@ -57,5 +66,6 @@ byte is sent. An upload that was cut goes on where it stopped.`,
 	}
 	a.agentFlags(cmd)
 	skipFlag(cmd, &skip)
+	saltFlag(cmd.Flags(), &salt)
 	return cmd
 }

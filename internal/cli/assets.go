@@ -32,13 +32,15 @@ type assetInfo struct {
 	Kind        string          `json:"kind"`
 	Type        string          `json:"type,omitempty"`
 	Description string          `json:"description,omitempty"`
-	SHA256      manifest.Digest `json:"sha256"`
-	Size        int64           `json:"size"`
-	UnpackedMax int64           `json:"unpacked_max,omitempty"`
-	ImageName   string          `json:"image_name,omitempty"`
-	ImageConfig manifest.Digest `json:"image_config,omitzero"`
-	Created     *time.Time      `json:"created"`
-	Retired     *time.Time      `json:"retired,omitempty"`
+	SHA256      manifest.Digest `json:"sha256,omitzero"`
+	// Commitment in place of SHA256.
+	Commitment  manifest.Commitment `json:"commitment,omitzero"`
+	Size        int64               `json:"size"`
+	UnpackedMax int64               `json:"unpacked_max,omitempty"`
+	ImageName   string              `json:"image_name,omitempty"`
+	ImageConfig manifest.Digest     `json:"image_config,omitzero"`
+	Created     *time.Time          `json:"created"`
+	Retired     *time.Time          `json:"retired,omitempty"`
 }
 
 func infoOfAsset(m *computationsv1.Asset) assetInfo {
@@ -49,6 +51,7 @@ func infoOfAsset(m *computationsv1.Asset) assetInfo {
 	}
 	copy(i.SHA256[:], m.GetSha256())
 	copy(i.ImageConfig[:], m.GetImageConfig())
+	copy(i.Commitment[:], m.GetCommitment())
 	return i
 }
 
@@ -71,7 +74,11 @@ func (i assetInfo) text() string {
 	}
 	r.add("owner", "%s", i.Owner)
 	r.add("size", "%s", size(i.Size))
-	r.add("sha256", "%s", i.SHA256)
+	if i.Commitment != (manifest.Commitment{}) {
+		r.add("commitment", "%s", i.Commitment)
+	} else {
+		r.add("sha256", "%s", i.SHA256)
+	}
 	r.add("created", "%s", when(i.Created))
 	if i.Retired != nil {
 		r.add("retired", "%s", when(i.Retired))
@@ -92,7 +99,7 @@ themselves stay with you, and go to the VM that computes on them alone.`,
 
 func (a *app) assetsAddCmd() *cobra.Command {
 	var q computationsv1.CreateAssetRequest
-	var workspace string
+	var workspace, salt string
 	cmd := &cobra.Command{
 		Use:   "add PATH --kind KIND",
 		Short: "Describe a file or folder of yours; it stays with you",
@@ -102,7 +109,10 @@ never is.
 
 A dataset may be a folder, which will be uploaded as its archive. The type of an
 algorithm is found from its file, or said with --type. A container is an archive that
-docker save, podman save or skopeo copy writes; what its image is is looked up here.`,
+docker save, podman save or skopeo copy writes; what its image is is looked up here.
+
+With --commit the service, and whoever sees the manifest, gets a commitment in place of
+the digest, as cocos-cli checksum --commit makes it; the salt in FILE stays here.`,
 		Example: `  cocos-cli assets add lin_reg.py --kind algorithm
   cocos-cli assets add photos/ --kind dataset --description "Harbour at dawn"`,
 		Args: exactly("PATH"),
@@ -120,6 +130,15 @@ docker save, podman save or skopeo copy writes; what its image is is looked up h
 			if err := a.describe(cmd, &in, &q); err != nil {
 				return err
 			}
+			content := manifest.Content{SHA256: in.digest}
+			if salt != "" {
+				s, _, err := newSalt(salt)
+				if err != nil {
+					return err
+				}
+				content = manifest.Content{Commitment: manifest.Commit(*s, in.digest)}
+				q.Sha256, q.Commitment = nil, content.Commitment[:]
+			}
 			return a.withService(cmd, func(ctx context.Context, s *service) error {
 				w, err := s.workspace(ctx, workspace)
 				if err != nil {
@@ -134,7 +153,10 @@ docker save, podman save or skopeo copy writes; what its image is is looked up h
 				if err := a.out.result(info, "%s\n", info.ID); err != nil {
 					return err
 				}
-				a.out.hint("%s, %s, sha256 %s: described to the service; the file stays here", clean(q.Name), size(q.Size), in.digest)
+				a.out.hint("%s, %s, %s: described to the service; the file stays here", clean(q.Name), size(q.Size), content)
+				if salt != "" {
+					a.out.hint("the salt is in %s: keep it, and keep it to yourself; cocos-cli data and algo need it (--salt)", salt)
+				}
 				return nil
 			})
 		},
@@ -146,6 +168,7 @@ docker save, podman save or skopeo copy writes; what its image is is looked up h
 	f.StringVar(&q.Description, "description", "", "what it is, for people")
 	f.StringVar(&q.Type, "type", "", "`TYPE` of an algorithm: binary, python, wasm or container (default: found from the file)")
 	imageNameFlag(cmd, &q.ImageName)
+	f.StringVar(&salt, "commit", "", "describe it by a commitment, whose salt is in `FILE`, or will be")
 	f.Int64Var(&q.UnpackedMax, "unpacked-max", 0, "of a folder: at most so many `BYTES` come out of its archive (default: the archive's size)")
 	complete(cmd, "kind", func() []string { return []string{kindAlgorithm, kindDataset} })
 	complete(cmd, "type", func() []string {

@@ -23,6 +23,8 @@ type draftFlags struct {
 	name, description, tee, algorithmProvider, image string
 	attested                                         bool
 	args, env, datasets, consumers, approvers        []string
+	release, releaseOutput                           []string
+	pad, operatorOutput                              bool
 	limits                                           computationsv1.Limits
 	resultMax                                        int64
 	ttl                                              time.Duration
@@ -42,7 +44,12 @@ func (d *draftFlags) add(f *pflag.FlagSet) {
 	f.Int64Var(&d.limits.Processes, "processes", 0, "bound of its processes")
 	f.Int64Var(&d.limits.Seconds, "seconds", 0, "bound of its time, in `SECONDS`")
 	f.Int64Var(&d.limits.OutputBytes, "output-bytes", 0, "bound of what it prints and leaves, in `BYTES`")
+	f.Int64Var(&d.limits.CpuMilli, "cpu-milli", 0, "bound of its share of the processors, in `THOUSANDTHS` of one")
 	f.Int64Var(&d.resultMax, "result-max", 0, "bound of the result's archive, in `BYTES`")
+	f.StringArrayVar(&d.release, "release", nil, "what a consumer gets of results/, `EMAIL=PATTERN`, or EMAIL alone for nothing of it (repeatable; default: each gets everything)")
+	f.StringArrayVar(&d.releaseOutput, "release-output", nil, "`EMAIL` of a consumer who gets what it prints, too, where --release divides the result (repeatable)")
+	f.BoolVar(&d.pad, "pad", false, "pad the result's archive to --result-max")
+	f.BoolVar(&d.operatorOutput, "operator-output", false, "let the host's operator read what it prints, if every party approves")
 	f.StringVar(&d.image, "image", "", "`DIGEST` of the guest image that a host must have")
 	f.DurationVar(&d.ttl, "ttl", 0, "how long a run's VM may live, a `DURATION`")
 }
@@ -79,18 +86,23 @@ func (d *draftFlags) apply(f *pflag.FlagSet, to *computationsv1.Draft, people []
 		return m.User
 	}
 	set := map[string]func() error{
-		"name":         func() error { to.Name = d.name; return nil },
-		"description":  func() error { to.Description = d.description; return nil },
-		"tee":          func() error { to.Tee = d.tee; return nil },
-		"attested":     func() error { to.AttestedTls = d.attested; return nil },
-		"image":        func() error { to.Image = d.image; return nil },
-		"arg":          func() error { to.Algorithm.Args = d.args; return nil },
-		"memory-bytes": func() error { limits.MemoryBytes = d.limits.GetMemoryBytes(); return nil },
-		"processes":    func() error { limits.Processes = d.limits.GetProcesses(); return nil },
-		"seconds":      func() error { limits.Seconds = d.limits.GetSeconds(); return nil },
-		"output-bytes": func() error { limits.OutputBytes = d.limits.GetOutputBytes(); return nil },
-		"result-max":   func() error { to.ResultMax = d.resultMax; return nil },
-		"ttl":          func() error { to.Ttl = durationpb.New(d.ttl); return nil },
+		"name":            func() error { to.Name = d.name; return nil },
+		"description":     func() error { to.Description = d.description; return nil },
+		"tee":             func() error { to.Tee = d.tee; return nil },
+		"attested":        func() error { to.AttestedTls = d.attested; return nil },
+		"image":           func() error { to.Image = d.image; return nil },
+		"arg":             func() error { to.Algorithm.Args = d.args; return nil },
+		"memory-bytes":    func() error { limits.MemoryBytes = d.limits.GetMemoryBytes(); return nil },
+		"processes":       func() error { limits.Processes = d.limits.GetProcesses(); return nil },
+		"seconds":         func() error { limits.Seconds = d.limits.GetSeconds(); return nil },
+		"output-bytes":    func() error { limits.OutputBytes = d.limits.GetOutputBytes(); return nil },
+		"cpu-milli":       func() error { limits.CpuMilli = d.limits.GetCpuMilli(); return nil },
+		"result-max":      func() error { to.ResultMax = d.resultMax; return nil },
+		"pad":             func() error { to.Pad = d.pad; return nil },
+		"operator-output": func() error { to.OperatorOutput = d.operatorOutput; return nil },
+		"release":         func() error { to.Release = d.released(person); return nil },
+		"release-output":  func() error { to.Release = d.released(person); return nil },
+		"ttl":             func() error { to.Ttl = durationpb.New(d.ttl); return nil },
 		"algorithm": func() error {
 			id := person("algorithm", d.algorithmProvider)
 			if id != to.Algorithm.GetProviderId() {

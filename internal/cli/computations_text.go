@@ -8,6 +8,7 @@ import (
 	"time"
 
 	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // draftInfo is a draft with addresses in place of ids.
@@ -21,8 +22,12 @@ type draftInfo struct {
 	Consumers   []string      `json:"consumers"`
 	Approvers   []string      `json:"approvers"`
 	ResultMax   int64         `json:"result_max,omitempty"`
-	Image       string        `json:"image,omitempty"`
-	TTL         string        `json:"ttl,omitempty"`
+	// Release says who gets what; empty: each consumer gets everything.
+	Release        []releaseSlot `json:"release,omitempty"`
+	Pad            bool          `json:"pad,omitempty"`
+	OperatorOutput bool          `json:"operator_output,omitempty"`
+	Image          string        `json:"image,omitempty"`
+	TTL            string        `json:"ttl,omitempty"`
 }
 
 type algorithmSlot struct {
@@ -39,6 +44,12 @@ type datasetSlot struct {
 	Asset    string `json:"asset_id,omitempty"`
 }
 
+type releaseSlot struct {
+	Consumer string   `json:"consumer"`
+	Files    []string `json:"files,omitempty"`
+	Output   bool     `json:"output,omitempty"`
+}
+
 // draftInfo names people as the parties and the workspace's members do.
 func (s *service) draftInfo(ctx context.Context, workspace string, r *computationsv1.GetComputationResponse) (draftInfo, error) {
 	emails := map[string]string{}
@@ -49,6 +60,9 @@ func (s *service) draftInfo(ctx context.Context, workspace string, r *computatio
 	ids := append(append([]string{m.GetAlgorithm().GetProviderId()}, m.GetConsumerIds()...), m.GetApproverIds()...)
 	for _, d := range m.GetDatasets() {
 		ids = append(ids, d.GetProviderId())
+	}
+	for _, r := range m.GetRelease() {
+		ids = append(ids, r.GetConsumerId())
 	}
 	if slices.ContainsFunc(ids, func(id string) bool { return id != "" && emails[id] == "" }) {
 		members, err := s.members(ctx, workspace)
@@ -68,6 +82,7 @@ func (s *service) draftInfo(ctx context.Context, workspace string, r *computatio
 	l := m.GetAlgorithm().GetLimits()
 	limits := map[string]int64{
 		"memory_bytes": l.GetMemoryBytes(), "processes": l.GetProcesses(), "seconds": l.GetSeconds(), "output_bytes": l.GetOutputBytes(),
+		"cpu_milli": l.GetCpuMilli(),
 	}
 	maps.DeleteFunc(limits, func(_ string, n int64) bool { return n == 0 })
 	d := draftInfo{
@@ -77,7 +92,10 @@ func (s *service) draftInfo(ctx context.Context, workspace string, r *computatio
 			Args: m.GetAlgorithm().GetArgs(), Env: m.GetAlgorithm().GetEnv(), Limits: limits,
 		},
 		Datasets: []datasetSlot{}, Consumers: each(m.GetConsumerIds(), email), Approvers: each(m.GetApproverIds(), email),
-		ResultMax: m.GetResultMax(), Image: m.GetImage(),
+		ResultMax: m.GetResultMax(), Pad: m.GetPad(), OperatorOutput: m.GetOperatorOutput(), Image: m.GetImage(),
+	}
+	for _, r := range m.GetRelease() {
+		d.Release = append(d.Release, releaseSlot{email(r.GetConsumerId()), r.GetFiles(), r.GetOutput()})
 	}
 	for _, slot := range m.GetDatasets() {
 		d.Datasets = append(d.Datasets, datasetSlot{slot.GetName(), email(slot.GetProviderId()), slot.GetAssetId()})
@@ -125,6 +143,17 @@ func (d *draftInfo) rows(r *rows) {
 	}
 	for _, c := range d.Consumers {
 		r.add("consumer", "%s", c)
+		if i := slices.IndexFunc(d.Release, func(s releaseSlot) bool { return s.Consumer == c }); i >= 0 {
+			r.add("", "%s", released(manifest.Release{Files: d.Release[i].Files, Output: d.Release[i].Output}))
+		} else if len(d.Release) > 0 {
+			r.add("", "is not yet said to get anything")
+		}
+	}
+	if d.Pad {
+		r.add("output", "padded to one size")
+	}
+	if d.OperatorOutput {
+		r.add("output", "what it prints goes to the host's OPERATOR, too")
 	}
 	for _, c := range d.Approvers {
 		r.add("approver", "%s", c)

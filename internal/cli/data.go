@@ -13,8 +13,8 @@ import (
 
 func (a *app) dataCmd() *cobra.Command {
 	var (
-		name string
-		skip bool
+		name, salt string
+		skip       bool
 	)
 	cmd := &cobra.Command{
 		Use:   "data PATH",
@@ -32,6 +32,9 @@ by its digest. An upload that was cut goes on where it stopped.`,
 			if err != nil {
 				return fmt.Errorf("bringing a dataset: %w", err)
 			}
+			if err := in.takeSalt(salt); err != nil {
+				return err
+			}
 			id, err := a.identity()
 			if err != nil {
 				return err
@@ -44,6 +47,11 @@ by its digest. An upload that was cut goes on where it stopped.`,
 			}
 			if skip && name == "" {
 				return usagef("give the name that the manifest gives it: only a digest finds it there", "--name is missing beside --skip-check")
+			}
+			if d, ok := id.manifest.Dataset(name); ok {
+				if err := in.fitsSalt("the dataset "+name, d.Content()); err != nil {
+					return err
+				}
 			}
 			p, err := a.prepare(cmd, id, manifest.DatasetProvider)
 			if err != nil {
@@ -61,6 +69,7 @@ by its digest. An upload that was cut goes on where it stopped.`,
 	}
 	a.agentFlags(cmd)
 	skipFlag(cmd, &skip)
+	saltFlag(cmd.Flags(), &salt)
 	cmd.Flags().StringVar(&name, "name", "", "the dataset's `NAME` in the manifest")
 	complete(cmd, "name", func() []string {
 		f, err := readManifest(a.conn.manifest)
@@ -91,23 +100,23 @@ func (a *app) datasetName(ctx context.Context, id *identity, in *input, named st
 		if err := a.measure(ctx, in, &d.Size); err != nil {
 			return "", err
 		}
-		return named, same(in, "the dataset "+named, d.SHA256, d.Size)
+		return named, same(in, "the dataset "+named, d.Content(), d.Size)
 	}
 	if err := a.measure(ctx, in, nil); err != nil {
 		return "", err
 	}
 	var found []manifest.Dataset
 	for _, d := range own(id) {
-		if d.SHA256 == in.digest {
+		if in.is(d.Content()) {
 			found = append(found, d)
 		}
 	}
 	switch len(found) {
 	case 1:
-		return found[0].Name, same(in, "the dataset "+found[0].Name, found[0].SHA256, found[0].Size)
+		return found[0].Name, same(in, "the dataset "+found[0].Name, found[0].Content(), found[0].Size)
 	case 0:
 		return "", &problem{reason: reasonDigest, field: "/datasets", err: fmt.Errorf("%s has the sha256 %s, and the manifest expects no such dataset from your key", in.path, in.digest),
-			hint: "nothing was sent. It expects: " + expectations(own(id))}
+			hint: "nothing was sent. Where it has a commitment, give its --salt. It expects: " + expectations(own(id))}
 	}
 	return "", advise(fmt.Errorf("the manifest has %s as %d datasets: %s", in.path, len(found), names(found)), "send it once for each, with --name")
 }
@@ -139,7 +148,7 @@ func names(ds []manifest.Dataset) string {
 func expectations(ds []manifest.Dataset) string {
 	s := make([]string, len(ds))
 	for i, d := range ds {
-		s[i] = fmt.Sprintf("%s: sha256 %s, %d bytes", d.Name, d.SHA256, d.Size)
+		s[i] = fmt.Sprintf("%s: %s, %d bytes", d.Name, d.Content(), d.Size)
 	}
 	return strings.Join(s, "; ")
 }
@@ -157,7 +166,7 @@ func (a *app) measure(ctx context.Context, in *input, want *int64) error {
 }
 
 // same compares in with what the manifest says of it.
-func same(in *input, what string, digest manifest.Digest, size int64) error {
+func same(in *input, what string, c manifest.Content, size int64) error {
 	differ := func(reason, format string, args ...any) error {
 		return &problem{reason: reason, err: fmt.Errorf("%s is not %s of the manifest: "+format, append([]any{in.path, what}, args...)...),
 			hint: "nothing was sent; give the very file or folder whose digest was registered: cocos-cli checksum PATH"}
@@ -165,10 +174,18 @@ func same(in *input, what string, digest manifest.Digest, size int64) error {
 	switch {
 	case in.size != size:
 		return differ(reasonSize, "it has %d bytes, expected %d", in.size, size)
-	case in.digest != digest:
-		return differ(reasonDigest, "its sha256 is %s, expected %s", in.digest, digest)
+	case !in.is(c):
+		return differ(reasonDigest, "its sha256 is %s, expected %s", in.digest, expected(c))
 	}
 	return nil
+}
+
+// expected is how people read a digest that is not the right one.
+func expected(c manifest.Content) string {
+	if c.Committed() {
+		return "what makes, with the salt, the " + c.String()
+	}
+	return c.SHA256.String()
 }
 
 // uploadAndSay uploads and prints what a script wants to know.

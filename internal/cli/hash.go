@@ -26,6 +26,8 @@ type input struct {
 	// size in bytes of what travels; -1: not known yet.
 	size   int64
 	digest manifest.Digest // known once size is, unless sizeOnly
+	// salt of the commitment by which a manifest names it; nil: by its digest.
+	salt *manifest.Salt
 }
 
 // kind is the word for it in texts and JSON.

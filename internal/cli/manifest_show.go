@@ -67,7 +67,7 @@ func described(f *manifest.Frozen, ps []party) string {
 	line := func(what, format string, args ...any) {
 		fmt.Fprintf(&b, "%-12s %s\n", what, clean(fmt.Sprintf(format, args...)))
 	}
-	line("output", "the result, with what the program prints, to consumers alone; to the host, that it ended and how")
+	line("output", "%s", leaving(f))
 	for _, p := range ps {
 		line("party", "%s: %s", p.who(), joined(p.Roles))
 		line("", "%s", p.Fingerprint)
@@ -80,6 +80,33 @@ func imageLine(i manifest.Image) string {
 	s := fmt.Sprintf("config %s, at most %s unpacked", i.Config, size(i.UnpackedMax))
 	if i.Name != "" {
 		s = packed(i.Name) + ", " + s
+	}
+	return s
+}
+
+// leaving says what leaves the VM beside what is released to single consumers.
+func leaving(f *manifest.Frozen) string {
+	s := "the result, with what the program prints, to consumers alone"
+	if len(f.Outputs.Release) > 0 {
+		s = "of the result, and of what the program prints, what each consumer is released"
+	}
+	if f.Outputs.Pad {
+		s += ", padded to one size"
+	}
+	if f.Outputs.OperatorOutput {
+		return s + "; what the program prints to the host's OPERATOR, too; to the host, whether it succeeded"
+	}
+	return s + "; to the host, whether it succeeded"
+}
+
+// released says what one consumer gets.
+func released(r manifest.Release) string {
+	s := "gets how the run ended"
+	if r.Output {
+		s += ", what the program prints"
+	}
+	if len(r.Files) > 0 {
+		s += fmt.Sprintf(", of results/ the files %q", r.Files)
 	}
 	return s
 }
@@ -126,7 +153,7 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		line("", "%s", packed(f.Description))
 	}
 	alg := &f.Algorithm
-	line("algorithm", "%s, %s, sha256 %s", alg.Type, size(alg.Size), alg.SHA256)
+	line("algorithm", "%s, %s, %s", alg.Type, size(alg.Size), alg.Content())
 	if alg.Type == manifest.Container {
 		line("image", "%s", imageLine(alg.Image))
 	}
@@ -145,6 +172,7 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		{"memory", alg.Limits.MemoryBytes, size(alg.Limits.MemoryBytes)},
 		{"processes", alg.Limits.Processes, fmt.Sprint(alg.Limits.Processes)},
 		{"time", alg.Limits.Seconds, brief(time.Duration(min(alg.Limits.Seconds, maxSeconds)) * time.Second)},
+		{"processors", alg.Limits.CPUMilli, fmt.Sprintf("%g", float64(alg.Limits.CPUMilli)/1000)},
 		{"output", alg.Limits.OutputBytes, size(alg.Limits.OutputBytes)},
 		{"result", f.Outputs.ResultMax, size(f.Outputs.ResultMax)},
 	} {
@@ -157,10 +185,15 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		if d.UnpackedMax > 0 {
 			kind = "folder of at most " + size(d.UnpackedMax)
 		}
-		line("dataset", "%s, %s, %s, sha256 %s", d.Name, kind, size(d.Size), d.SHA256)
+		line("dataset", "%s, %s, %s, %s", d.Name, kind, size(d.Size), d.Content())
 		line("", "by %s", name(d.Provider))
 	}
-	each("consumer", f.Consumers)
+	for _, k := range f.Consumers {
+		line("consumer", "%s", name(k))
+		if r, everything := f.ReleaseTo(k); !everything {
+			line("", "%s", released(r))
+		}
+	}
 	each("approver", f.Approvals)
 	return b.String()
 }

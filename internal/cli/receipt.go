@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,7 @@ func (a *app) receiptVerifyCmd() *cobra.Command {
 	var (
 		p                                    policyFlags
 		manifestFile, result, at, instanceID string
+		consumer                             string
 	)
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
@@ -51,7 +53,8 @@ func (a *app) receiptVerifyCmd() *cobra.Command {
 		Long: `Verify a receipt: the instance key's signature over its statement, the evidence that
 commits to both, by your policy, and that the statement is about the manifest that you
 approved, with its inputs and approvals. With --result also that a result, unpacked or
-as an archive, is the receipt's. Exit status 0 only if all of it holds.
+as an archive, is the receipt's: where consumers get different ones, that of --consumer,
+or else anybody's. Exit status 0 only if all of it holds.
 
 Where a VM was accepted for this manifest before (cocos-cli instances list), the receipt
 must be that VM's, or of the one that --instance names.
@@ -66,6 +69,9 @@ It works offline and later: what endorses the evidence is enclosed, or given wit
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if manifestFile == "" {
 				return usagef("give the frozen manifest that you approved: the receipt could be another computation's", "--manifest is missing")
+			}
+			if consumer != "" && result == "" {
+				return usagef("give the result, too: --result PATH", "--consumer is given without --result")
 			}
 			when, err := timeFlag(at)
 			if err != nil {
@@ -93,7 +99,7 @@ It works offline and later: what endorses the evidence is enclosed, or given wit
 				return badReceipt(args[0], err)
 			}
 			if result != "" {
-				if err := a.checkResult(cmd.Context(), r, result); err != nil {
+				if err := a.checkResult(cmd.Context(), r, &f, result, consumer); err != nil {
 					return badReceipt(args[0], err)
 				}
 			}
@@ -103,6 +109,7 @@ It works offline and later: what endorses the evidence is enclosed, or given wit
 	p.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&manifestFile, "manifest", "", "the frozen manifest that you approved, a `FILE`")
+	flags.StringVar(&consumer, "consumer", "", "`FINGERPRINT` of the key whose result it must be, where consumers get different ones")
 	flags.StringVar(&result, "result", "", "`PATH` of the result that must be the receipt's: the folder that was unpacked, or the archive")
 	flags.StringVar(&at, "time", "", "judge for this `TIME` (RFC 3339), not for now")
 	flags.StringVar(&instanceID, "instance", "", "`sha256:HEX` of the instance key that must have signed it")
@@ -183,22 +190,41 @@ func (a *app) checkInstance(r *receipt.Receipt, f *manifest.Frozen, named string
 }
 
 // checkResult compares a result with what the receipt says of it.
-func (a *app) checkResult(ctx context.Context, r *receipt.Receipt, path string) error {
+func (a *app) checkResult(ctx context.Context, r *receipt.Receipt, m *manifest.Frozen, path, consumer string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	d, n, err := archive.Sum(path)
+	var size int64 // of an archive that was padded
+	if one := r.Statement.Predicate.Result; one != nil {
+		size = one.Size
+	} else if m.Outputs.Pad {
+		size = m.Outputs.ResultMax
+	}
+	d, n, err := archive.SumPadded(path, size)
 	if err != nil {
 		return fmt.Errorf("reading the result: %w", err)
 	}
-	return matchResult(r, &resultInfo{Size: n, SHA256: d}, path)
+	return matchResult(r, &resultInfo{Size: n, SHA256: d}, path, consumer)
 }
 
-// matchResult refuses a result that is not the receipt's.
-func matchResult(r *receipt.Receipt, got *resultInfo, what string) error {
-	want := r.Statement.Predicate.Result
+// matchResult refuses a result that is not the receipt's, or not that of a
+// consumer, named by its fingerprint; without one it may be anybody's.
+func matchResult(r *receipt.Receipt, got *resultInfo, what, consumer string) error {
+	want, shares := r.Statement.Predicate.Result, r.Statement.Predicate.Results
 	refusal := &receipt.Refusal{Field: "/predicate/result", Found: fmt.Sprintf("%s, %d bytes with sha256 %s", what, got.Size, got.SHA256)}
 	switch {
+	case len(shares) > 0:
+		shares = slices.DeleteFunc(slices.Clone(shares), func(s receipt.Share) bool { return consumer != "" && s.Consumer != consumer })
+		if slices.ContainsFunc(shares, func(s receipt.Share) bool { return s.SHA256 == got.SHA256 }) {
+			return nil
+		}
+		refusal.Field = "/predicate/results"
+		if refusal.Expected = "a consumer's result"; consumer != "" {
+			refusal.Expected = "the result of " + consumer
+		}
+		for _, s := range shares {
+			refusal.Expected += ", sha256 " + s.SHA256.String()
+		}
 	case want == nil:
 		refusal.Expected = "no result, as the receipt has none"
 	case want.Size != got.Size || want.SHA256 != got.SHA256:

@@ -47,7 +47,7 @@ this is for a run that failed and left nothing else, and for a receipt that was 
 			if err != nil {
 				return err
 			}
-			if err := r.matches(s); err != nil {
+			if err := r.matches(s, id); err != nil {
 				return err
 			}
 			if err := r.store(out); err != nil {
@@ -132,7 +132,7 @@ func (a *app) callReceipt(ctx context.Context, p *peer, doing string) ([]byte, e
 }
 
 // matches refuses a receipt of another end than the agent tells.
-func (r *heldReceipt) matches(s *stateInfo) error {
+func (r *heldReceipt) matches(s *stateInfo, id *identity) error {
 	const doing = "comparing the receipt with the agent's state"
 	want := receipt.Succeeded
 	if s.State == stateFailed {
@@ -143,11 +143,11 @@ func (r *heldReceipt) matches(s *stateInfo) error {
 	case p.Outcome != want:
 		return badReceipt(doing, &receipt.Refusal{Field: "/predicate/outcome", Expected: fmt.Sprintf("%q, as the state is %s", want, clean(s.State)), Found: fmt.Sprintf("%q", p.Outcome)})
 	case s.Result != nil:
-		if err := matchResult(r.Receipt, s.Result, "the agent's result"); err != nil {
+		if err := matchResult(r.Receipt, s.Result, "the agent's result", id.key.Public().Fingerprint()); err != nil {
 			return badReceipt(doing, err)
 		}
-	case p.Result != nil:
-		return badReceipt(doing, &receipt.Refusal{Field: "/predicate/result", Expected: "none, as the agent has none", Found: p.Result.SHA256.String()})
+	case p.Result != nil || len(p.Results) > 0:
+		return badReceipt(doing, &receipt.Refusal{Field: "/predicate/result", Expected: "none, as the agent has none", Found: "one"})
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func (a *app) resultReceipt(ctx context.Context, p *peer, id *identity, s *state
 	if err != nil {
 		return nil, err
 	}
-	return r, r.matches(s)
+	return r, r.matches(s, id)
 }
 
 // tell says what a result's receipt is worth.

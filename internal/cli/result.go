@@ -51,7 +51,8 @@ func (a *app) resultCmd() *cobra.Command {
 		Short: "Fetch the result",
 		Long: `Fetch the result, verify it, store it, and tell the agent that you have it. It
 is unpacked into a folder: results/ as the algorithm left it, with stdout.txt and
-stderr.txt beside it; or kept as the archive that it came as.
+stderr.txt beside it, as far as the manifest releases them to your key, and run.json,
+which says how the run ended; or kept as the archive that it came as.
 
 Over attested TLS the run's receipt is fetched first and verified, by the policy, for
 the manifest and this very VM. A result that is not the receipt's is not opened. The
@@ -118,6 +119,8 @@ func (a *app) result(ctx context.Context, p *peer, id *identity, t target, wait 
 	if t.folder {
 		done.Kind = "folder"
 	}
+	release, everything := id.manifest.ReleaseTo(id.key.Public())
+	output := everything || release.Output
 	proof, err := a.resultReceipt(ctx, p, id, s)
 	if err != nil {
 		return err
@@ -159,8 +162,14 @@ func (a *app) result(ctx context.Context, p *peer, id *identity, t target, wait 
 	}
 	proof.tell(a.out, done.Receipt)
 	if s.State == stateFailed {
-		return &problem{reason: s.Reason, err: fmt.Errorf("the computation failed: %s", orUnknown(s.Reason)),
-			hint: "why is in failure.txt in " + t.path + ", with what the algorithm printed in stdout.txt and stderr.txt"}
+		q := &problem{reason: s.Reason, err: fmt.Errorf("the computation failed: %s", orUnknown(s.Reason)), hint: "why is in failure.txt in " + t.path}
+		if s.Limit != "" {
+			q.err = fmt.Errorf("%w, limit %s", q.err, clean(s.Limit))
+		}
+		if output {
+			q.hint += ", with what the algorithm printed in stdout.txt and stderr.txt"
+		}
+		return q
 	}
 	a.out.hint("verified, sha256 %s", s.Result.SHA256)
 	return nil
@@ -247,7 +256,7 @@ func (t target) holds(want *resultInfo) (bool, error) {
 			return false, nil
 		}
 	}
-	d, n, err := archive.Sum(t.path)
+	d, n, err := archive.SumPadded(t.path, want.Size)
 	if err != nil || d != want.SHA256 || n != want.Size {
 		return false, other
 	}
@@ -282,7 +291,7 @@ func (t target) unpack(part string, want *resultInfo) error {
 	}
 	defer f.Close()
 	dir := filepath.Join(tmp, "result")
-	limits := archive.Limits{Entries: maxEntries, Depth: maxDepth, FileBytes: want.Size, TotalBytes: want.Size}
+	limits := archive.Limits{Entries: maxEntries, Depth: maxDepth, FileBytes: want.Size, TotalBytes: want.Size, Padding: want.Size}
 	if err := archive.Unpack(f, dir, limits); err != nil {
 		return err
 	}

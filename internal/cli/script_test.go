@@ -108,8 +108,9 @@ func cmdContainer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CONFIG", manifest.Sum(parts.Config).String())
 }
 
-// manifest OUT algo=KEY:FILE data=NAME:KEY:PATH consumer=KEY approver=KEY
-// tee=TEE attested=TEE nonce=N writes a frozen manifest; KEY is a prefix of key files.
+// manifest OUT algo=KEY:FILE[:SALT] data=NAME:KEY:PATH[:SALT] consumer=KEY approver=KEY
+// release=KEY:PATTERN,… output=KEY pad=N tee=TEE attested=TEE nonce=N writes a frozen
+// manifest; KEY is a prefix of key files, SALT the file of a commitment's salt.
 func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: manifest OUT PART...")
@@ -130,12 +131,14 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 		case "algo":
 			d, n, err := archive.Sum(ts.MkAbs(v[1]))
 			ts.Check(err)
-			m.Algorithm.Provider, m.Algorithm.SHA256, m.Algorithm.Size = key(v[0]), d, n
+			c := content(ts, d, v[2:])
+			m.Algorithm.Provider, m.Algorithm.SHA256, m.Algorithm.Commitment, m.Algorithm.Size = key(v[0]), c.SHA256, c.Commitment, n
 		case "data":
 			path := ts.MkAbs(v[2])
 			d, n, err := archive.Sum(path)
 			ts.Check(err)
-			ds := manifest.Dataset{Name: v[0], Provider: key(v[1]), SHA256: d, Size: n}
+			c := content(ts, d, v[3:])
+			ds := manifest.Dataset{Name: v[0], Provider: key(v[1]), SHA256: c.SHA256, Commitment: c.Commitment, Size: n}
 			info, err := os.Stat(path)
 			ts.Check(err)
 			if info.IsDir() {
@@ -146,6 +149,18 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 			m.Consumers = append(m.Consumers, key(v[0]))
 		case "approver":
 			m.Approvals = append(m.Approvals, key(v[0]))
+		case "release":
+			r := manifest.Release{Consumer: key(v[0])}
+			if v[1] != "" {
+				r.Files = strings.Split(v[1], ",")
+			}
+			m.Outputs.Release = append(m.Outputs.Release, r)
+		case "output":
+			m.Outputs.Release = append(m.Outputs.Release, manifest.Release{Consumer: key(v[0]), Output: true})
+		case "pad":
+			n, err := strconv.ParseInt(value, 10, 64)
+			ts.Check(err)
+			m.Outputs.Pad, m.Outputs.ResultMax = true, n
 		case "tee":
 			m.TEE = manifest.TEE(value)
 		case "attested":
@@ -162,6 +177,17 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), f.Raw, 0o600))
 	ts.Setenv("DIGEST", f.Digest.String())
+}
+
+// content is how a manifest names an input: by its digest, or by a commitment
+// whose salt is in a file.
+func content(ts *testscript.TestScript, d manifest.Digest, salt []string) manifest.Content {
+	if len(salt) == 0 {
+		return manifest.Content{SHA256: d}
+	}
+	var s manifest.Salt
+	ts.Check(s.UnmarshalText([]byte(strings.TrimSpace(ts.ReadFile(salt[0])))))
+	return manifest.Content{Commitment: manifest.Commit(s, d)}
 }
 
 // runner stands in for an algorithm: it lists its datasets in results/, or

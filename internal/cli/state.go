@@ -26,6 +26,7 @@ const (
 type stateInfo struct {
 	State    string          `json:"state"`
 	Reason   string          `json:"reason,omitempty"`
+	Limit    string          `json:"limit,omitempty"`
 	Manifest manifest.Digest `json:"manifest_digest"`
 	Inputs   []inputInfo     `json:"inputs"`
 	Result   *resultInfo     `json:"result,omitempty"`
@@ -94,7 +95,7 @@ func (p *peer) state(ctx context.Context, id *identity) (*stateInfo, error) {
 	if err != nil {
 		return nil, p.explain(doing, err)
 	}
-	s := &stateInfo{State: r.GetState(), Reason: r.GetReason()}
+	s := &stateInfo{State: r.GetState(), Reason: r.GetReason(), Limit: r.GetLimit()}
 	if s.Manifest, err = digestOf(r.GetManifestDigest()); err != nil {
 		return nil, fmt.Errorf("%s: manifest digest: %w", doing, err)
 	}
@@ -142,6 +143,9 @@ func (s *stateInfo) text() string {
 	state := s.State
 	if s.Reason != "" {
 		state += ": " + s.Reason
+	}
+	if s.Limit != "" {
+		state += ", limit " + s.Limit
 	}
 	line("state", state)
 	line("manifest", s.Manifest.String())

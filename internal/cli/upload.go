@@ -137,7 +137,7 @@ func (u *upload) send(ctx context.Context, offset int64) error {
 		return err
 	}
 	begin := &agentv1.UploadRequest{Message: &agentv1.UploadRequest_Begin{
-		Begin: &agentv1.UploadBegin{Input: u.ref, Offset: uint64(offset)},
+		Begin: &agentv1.UploadBegin{Input: u.ref, Offset: uint64(offset), Salt: u.in.saltBytes()},
 	}}
 	if err := stream.Send(begin); err != nil {
 		return answer(stream, err)

@@ -26,16 +26,24 @@ func (s *Service) CreateAsset(ctx context.Context, who Identity, a Asset) (Asset
 			return Asset{}, err
 		}
 		w.Signal(WorkspaceTopic(made.Workspace))
-		return made, s.did(w, &x, AssetCreate, made.ID, "name", made.Name, "kind", string(made.Kind), "sha256", made.SHA256.String())
+		return made, s.did(w, &x, AssetCreate, made.ID, "name", made.Name, "kind", string(made.Kind), "content", made.Content().String())
 	})
+}
+
+// Content is how a manifest names what the asset describes.
+func (a Asset) Content() manifest.Content {
+	return manifest.Content{SHA256: a.SHA256, Commitment: a.Commitment}
 }
 
 func checkAsset(a *Asset) error {
 	var f faults
 	f.add(checkText("name", a.Name, 1, maxTitle, false))
 	f.add(checkText("description", a.Description, 0, maxDescription, true))
-	if a.SHA256 == (manifest.Digest{}) {
+	switch c := a.Content(); {
+	case c == (manifest.Content{}):
 		f.add(invalid("sha256", "is missing; cocos-cli checksum prints it"))
+	case c.Committed() && c.SHA256 != (manifest.Digest{}):
+		f.add(invalid("commitment", "stands beside sha256; give the one or the other"))
 	}
 	least := int64(0)
 	switch a.Kind {

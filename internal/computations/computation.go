@@ -44,14 +44,17 @@ const (
 // Draft is a manifest in the making. Its members name users, keys and assets of
 // the service; freezing replaces them by public keys, digests and sizes.
 type Draft struct {
-	Name        string           `json:"name"`
-	Description string           `json:"description,omitzero"`
-	TEE         manifest.TEE     `json:"tee"`
-	AttestedTLS bool             `json:"attested_tls"`
-	Algorithm   AlgorithmSlot    `json:"algorithm"`
-	Datasets    []DatasetSlot    `json:"datasets,omitzero"`
-	Consumers   []ID             `json:"consumers,omitzero"`
-	Outputs     manifest.Outputs `json:"outputs,omitzero"`
+	Name        string        `json:"name"`
+	Description string        `json:"description,omitzero"`
+	TEE         manifest.TEE  `json:"tee"`
+	AttestedTLS bool          `json:"attested_tls"`
+	Algorithm   AlgorithmSlot `json:"algorithm"`
+	Datasets    []DatasetSlot `json:"datasets,omitzero"`
+	Consumers   []ID          `json:"consumers,omitzero"`
+	// Outputs have no Release: Release below has it, by users.
+	Outputs manifest.Outputs `json:"outputs,omitzero"`
+	// Release says who gets what; empty: each consumer gets everything.
+	Release []ReleaseSlot `json:"release,omitzero"`
 	// Approvers are those who must approve; empty: every party, where the
 	// computation is attested, and else nobody.
 	Approvers []ID `json:"approvers,omitzero"`
@@ -62,6 +65,13 @@ type Draft struct {
 	Image string `json:"image,omitzero"`
 	// TTL is how long a run's VM may live; zero: as long as its host allows.
 	TTL time.Duration `json:"-"`
+}
+
+// ReleaseSlot is a manifest's Release of one user.
+type ReleaseSlot struct {
+	Consumer ID       `json:"consumer"`
+	Files    []string `json:"files,omitzero"`
+	Output   bool     `json:"output,omitzero"`
 }
 
 // draftFields are a Draft's members but TTL; draftJSON is all of it in JSON, where

@@ -175,7 +175,9 @@ type Asset struct {
 	Name        string
 	Kind        AssetKind
 	Description string
-	SHA256      manifest.Digest
+	// SHA256 or Commitment names what will be uploaded; the other is zero.
+	SHA256     manifest.Digest
+	Commitment manifest.Commitment
 	// Size in bytes of what will be uploaded.
 	Size int64
 	// UnpackedMax as in manifest.Dataset, or of a container as in manifest.Image;

@@ -64,6 +64,7 @@ func (d Draft) except(gone map[ID]bool) Draft {
 	d.Keys = maps.Clone(d.Keys)
 	maps.DeleteFunc(d.Keys, func(user, _ ID) bool { return gone[user] })
 	d.Consumers = slices.DeleteFunc(slices.Clone(d.Consumers), func(u ID) bool { return gone[u] })
+	d.Release = slices.DeleteFunc(slices.Clone(d.Release), func(r ReleaseSlot) bool { return gone[r.Consumer] })
 	d.Approvers = slices.DeleteFunc(slices.Clone(d.Approvers), func(u ID) bool { return gone[u] })
 	if gone[d.Algorithm.Provider] {
 		d.Algorithm.Provider, d.Algorithm.Asset = "", ""

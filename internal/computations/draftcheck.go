@@ -20,6 +20,7 @@ const (
 	maxParties    = 256
 	maxArgs       = 1024
 	maxEnv        = 256
+	maxPatterns   = 1024
 	maxDraftBytes = 256 << 10
 	minRunTTL     = time.Minute
 	maxRunTTL     = 30 * 24 * time.Hour
@@ -152,6 +153,7 @@ func (d *Draft) checkForm(f *faults) {
 	}
 	unique("consumers", d.Consumers)
 	unique("approvers", d.Approvers)
+	d.checkRelease(f)
 	for field, n := range map[string]int64{
 		"algorithm/limits/memory_bytes": d.Algorithm.Limits.MemoryBytes, "algorithm/limits/processes": d.Algorithm.Limits.Processes,
 		"algorithm/limits/seconds": d.Algorithm.Limits.Seconds, "algorithm/limits/output_bytes": d.Algorithm.Limits.OutputBytes,
@@ -161,11 +163,44 @@ func (d *Draft) checkForm(f *faults) {
 			f.add(invalid(field, "is %d; expected 0, which is the agent's default, to %d", n, int64(manifest.MaxInputSize)))
 		}
 	}
+	if n := d.Algorithm.Limits.CPUMilli; n != 0 && (n < manifest.MinCPUMilli || n > manifest.MaxCPUMilli) {
+		f.add(invalid("algorithm/limits/cpu_milli", "is %d; expected 0, which is all processors, or %d to %d thousandths of one", n, manifest.MinCPUMilli, manifest.MaxCPUMilli))
+	}
 	if d.Image != "" && !imageDigest.MatchString(d.Image) {
 		f.add(invalid("image", "is %q; expected the digest of a guest image, 64 hexadecimal digits", plain(d.Image, maxTitle)))
 	}
 	if d.TTL != 0 && (d.TTL < minRunTTL || d.TTL > maxRunTTL) {
 		f.add(invalid("ttl", "is %v; expected 0, which leaves it to the host, or %v to %v", d.TTL, minRunTTL, maxRunTTL))
+	}
+}
+
+// checkRelease wants each entry to be about one of the consumers, with patterns
+// that a manifest takes. That every consumer has one is freezing's to check.
+func (d *Draft) checkRelease(f *faults) {
+	if len(d.Outputs.Release) > 0 {
+		f.add(invalid("outputs/release", "names keys; a draft says who gets what in release, by users"))
+	}
+	patterns := 0
+	for i, r := range d.Release {
+		at := fmt.Sprintf("release/%d", i)
+		if !slices.Contains(d.Consumers, r.Consumer) {
+			f.add(invalid(at+"/consumer", "is about somebody who does not get the result"))
+		}
+		if slices.ContainsFunc(d.Release[:i], func(o ReleaseSlot) bool { return o.Consumer == r.Consumer }) {
+			f.add(invalid(at+"/consumer", "is about somebody who has an entry already"))
+		}
+		patterns += len(r.Files)
+		for j, p := range r.Files {
+			field := fmt.Sprintf("%s/files/%d", at, j)
+			if err := manifest.CheckPattern(p); err != nil {
+				f.add(invalid(field, "%v", err))
+			} else if slices.Contains(r.Files[:j], p) {
+				f.add(invalid(field, "is %q, which is there already", plain(p, maxTitle)))
+			}
+		}
+	}
+	if patterns > maxPatterns {
+		f.add(invalid("release", "has %d patterns; at most %d are accepted", patterns, maxPatterns))
 	}
 }
 

@@ -220,6 +220,7 @@ func (s *Service) give(w Writer, c Computation, user ID, has, want []Part) error
 		}
 		if loses(PartConsumer) {
 			d.Consumers = without(d.Consumers, user)
+			d.Release = slices.DeleteFunc(slices.Clone(d.Release), func(r ReleaseSlot) bool { return r.Consumer == user })
 		}
 		if gains(PartAlgorithm) && d.Algorithm.Provider == "" {
 			d.Algorithm.Provider = user

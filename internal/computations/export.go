@@ -35,6 +35,7 @@ type exported struct {
 	Consumers   []string          `json:"consumers,omitzero"`
 	Approvers   []string          `json:"approvers,omitzero"`
 	Outputs     manifest.Outputs  `json:"outputs,omitzero"`
+	Release     []exportedRelease `json:"release,omitzero"`
 	Image       string            `json:"image,omitzero"`
 	// TTL as Go writes durations, such as "2h0m0s".
 	TTL string `json:"ttl,omitzero"`
@@ -55,8 +56,15 @@ type exportedDataset struct {
 }
 
 type exportedAsset struct {
-	Name   string          `json:"name"`
-	SHA256 manifest.Digest `json:"sha256"`
+	Name       string              `json:"name"`
+	SHA256     manifest.Digest     `json:"sha256,omitzero"`
+	Commitment manifest.Commitment `json:"commitment,omitzero"`
+}
+
+type exportedRelease struct {
+	Consumer string   `json:"consumer"`
+	Files    []string `json:"files,omitzero"`
+	Output   bool     `json:"output,omitzero"`
 }
 
 // ExportComputation writes a computation's draft as JSON, for ImportComputation.
@@ -101,7 +109,7 @@ func export(r Reader, d *Draft) (*exported, error) {
 		}
 		a, err := r.Asset(id)
 		errs = append(errs, err)
-		return &exportedAsset{Name: a.Name, SHA256: a.SHA256}
+		return &exportedAsset{Name: a.Name, SHA256: a.SHA256, Commitment: a.Commitment}
 	}
 	e := &exported{
 		Format: exportFormat, Version: exportVersion,
@@ -114,6 +122,9 @@ func export(r Reader, d *Draft) (*exported, error) {
 	}
 	for _, slot := range d.Datasets {
 		e.Datasets = append(e.Datasets, exportedDataset{Name: slot.Name, Provider: email(slot.Provider), Asset: asset(slot.Asset)})
+	}
+	for _, r := range d.Release {
+		e.Release = append(e.Release, exportedRelease{email(r.Consumer), r.Files, r.Output})
 	}
 	if d.TTL != 0 {
 		e.TTL = d.TTL.String()
@@ -214,10 +225,14 @@ func imported(r Reader, workspace ID, e *exported) (Draft, error) {
 	}
 	var failed error
 	asset := func(kind AssetKind, owner ID, a *exportedAsset) ID {
-		if a == nil || owner == "" || a.SHA256 == (manifest.Digest{}) {
+		if a == nil || owner == "" {
 			return ""
 		}
-		found, err := r.Assets(AssetFilter{Workspace: workspace, Kind: kind, Owner: owner, SHA256: a.SHA256}, Page{Limit: 1})
+		content := manifest.Content{SHA256: a.SHA256, Commitment: a.Commitment}
+		if content == (manifest.Content{}) {
+			return ""
+		}
+		found, err := r.Assets(AssetFilter{Workspace: workspace, Kind: kind, Owner: owner, Content: content}, Page{Limit: 1})
 		if err != nil {
 			failed = errors.Join(failed, err)
 		}
@@ -235,6 +250,11 @@ func imported(r Reader, workspace ID, e *exported) (Draft, error) {
 	for i, slot := range e.Datasets {
 		provider := user(fmt.Sprintf("datasets/%d/provider", i), slot.Provider)
 		d.Datasets = append(d.Datasets, DatasetSlot{Name: slot.Name, Provider: provider, Asset: asset(AssetDataset, provider, slot.Asset)})
+	}
+	for i, r := range e.Release {
+		if id := user(fmt.Sprintf("release/%d/consumer", i), r.Consumer); id != "" {
+			d.Release = append(d.Release, ReleaseSlot{id, r.Files, r.Output})
+		}
 	}
 	if e.TTL != "" {
 		if d.TTL, err = time.ParseDuration(e.TTL); err != nil {

@@ -92,6 +92,9 @@ func resolve(r Reader, c *Computation) (*resolution, error) {
 	if m.Consumers, err = v.all("consumers", d.Consumers); err != nil {
 		return nil, err
 	}
+	if err := v.release(); err != nil {
+		return nil, err
+	}
 	if err := v.approvers(); err != nil {
 		return nil, err
 	}
@@ -215,7 +218,7 @@ func (v *resolver) algorithm() error {
 		return err
 	}
 	if a != nil {
-		m.Type, m.SHA256, m.Size, m.Image = a.Type, a.SHA256, a.Size, a.image()
+		m.Type, m.SHA256, m.Commitment, m.Size, m.Image = a.Type, a.SHA256, a.Commitment, a.Size, a.image()
 	}
 	if slot.Provider != "" {
 		m.Provider, err = v.key("algorithm/provider", slot.Provider)
@@ -232,7 +235,7 @@ func (v *resolver) datasets() error {
 			return err
 		}
 		if a != nil {
-			d.SHA256, d.Size, d.UnpackedMax = a.SHA256, a.Size, a.UnpackedMax
+			d.SHA256, d.Commitment, d.Size, d.UnpackedMax = a.SHA256, a.Commitment, a.Size, a.UnpackedMax
 		}
 		if slot.Provider != "" {
 			if d.Provider, err = v.key(at+"/provider", slot.Provider); err != nil {
@@ -257,11 +260,37 @@ func (v *resolver) all(field string, users []ID) ([]keys.Public, error) {
 	return ks, nil
 }
 
+// release replaces users by keys.
+func (v *resolver) release() error {
+	d := &v.c.Draft
+	for i, r := range d.Release {
+		k, err := v.key(fmt.Sprintf("release/%d/consumer", i), r.Consumer)
+		if err != nil {
+			return err
+		}
+		v.out.manifest.Outputs.Release = append(v.out.manifest.Outputs.Release, manifest.Release{Consumer: k, Files: r.Files, Output: r.Output})
+	}
+	if len(d.Release) == 0 {
+		return nil
+	}
+	for i, user := range d.Consumers {
+		if slices.ContainsFunc(d.Release, func(r ReleaseSlot) bool { return r.Consumer == user }) {
+			continue
+		}
+		email, err := v.email(user)
+		if err != nil {
+			return err
+		}
+		v.lack(fmt.Sprintf("consumers/%d", i), "it is said what others get of the result, and not what %s gets", email)
+	}
+	return nil
+}
+
 func (v *resolver) approvers() error {
 	d := &v.c.Draft
 	parties := d.parties()
 	users := d.Approvers
-	if len(users) == 0 && d.AttestedTLS {
+	if len(users) == 0 && (d.AttestedTLS || d.Outputs.OperatorOutput) {
 		users = d.users()
 	}
 	for i, user := range d.Approvers {
@@ -302,7 +331,7 @@ func (v *resolver) validate() {
 	if !errors.As(v.out.manifest.Validate(), &found) {
 		return
 	}
-	resolved := []string{"/algorithm/type", "/algorithm/sha256", "/algorithm/size", "/algorithm/image", "/algorithm/provider", "/consumers", "/approvals"}
+	resolved := []string{"/algorithm/type", "/algorithm/sha256", "/algorithm/size", "/algorithm/image", "/algorithm/provider", "/consumers", "/approvals", "/outputs/release", "/outputs/operator_output"}
 	incomplete := len(v.out.missing.all) > 0
 	for _, f := range found {
 		ofSlot := strings.HasPrefix(f.Path, "/datasets/") && !strings.HasSuffix(f.Path, "/name")

@@ -135,6 +135,7 @@ func TestAssets(t *testing.T) {
 		"long description":     {func(a *c.Asset) { a.Description = strings.Repeat("x", 5000) }, "description"},
 		"no kind":              {func(a *c.Asset) { a.Kind = "" }, "kind"},
 		"no digest":            {func(a *c.Asset) { a.SHA256 = [32]byte{} }, "sha256"},
+		"digest beside":        {func(a *c.Asset) { a.Commitment = [32]byte{2} }, "commitment"},
 		"less than nothing":    {func(a *c.Asset) { a.Size = -1 }, "size"},
 		"too large":            {func(a *c.Asset) { a.Size = 1<<50 + 1 }, "size"},
 		"unpacks to nothing":   {func(a *c.Asset) { a.UnpackedMax = -1 }, "unpacked_max"},

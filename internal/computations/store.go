@@ -61,8 +61,8 @@ type AssetFilter struct {
 	// Kind and Owner set: only those of this kind, or of this user.
 	Kind  AssetKind
 	Owner ID
-	// SHA256 set: only those of this content.
-	SHA256 manifest.Digest
+	// Content set: only those of this content.
+	Content manifest.Content
 	// Retired: those that are, and not those in use.
 	Retired bool
 }

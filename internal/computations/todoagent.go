@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // take is what parties do with a run that hasn't ended.
@@ -87,12 +88,12 @@ func (t *steps) exchange(run *Run, flags []string, there map[string]bool) []Todo
 	if run.AgentState == "" || run.AgentState == "AwaitingInputs" {
 		if d.Algorithm.Provider == t.me.User && !there["algorithm"] {
 			add("Send the algorithm, straight to the VM and not through this service. Its digest is compared before anything leaves.",
-				"algo", t.file(d.Algorithm.Asset, "algorithm.py"))
+				t.bring("algo", t.file(d.Algorithm.Asset, "algorithm.py"), t.v.Frozen.Algorithm.Content())...)
 		}
 		for _, slot := range d.Datasets {
 			if slot.Provider == t.me.User && !there["dataset "+slot.Name] {
 				add("Send the dataset "+slot.Name+", straight to the VM and not through this service. Its digest is compared before anything leaves.",
-					"data", t.file(slot.Asset, slot.Name), "--name", slot.Name)
+					append(t.bring("data", t.file(slot.Asset, slot.Name), contentOf(t.v.Frozen, slot.Name)), "--name", slot.Name)...)
 			}
 		}
 	}
@@ -102,6 +103,21 @@ func (t *steps) exchange(run *Run, flags []string, there map[string]bool) []Todo
 			"result", "--wait", "--out", out)
 	}
 	return all
+}
+
+// bring is the command that brings a file, with its salt where the manifest has a
+// commitment.
+func (t *steps) bring(command, file string, c manifest.Content) []string {
+	words := []string{command, file}
+	if c.Committed() {
+		words = append(words, "--salt", file+".salt")
+	}
+	return words
+}
+
+func contentOf(f *manifest.Frozen, name string) manifest.Content {
+	d, _ := f.Dataset(name)
+	return d.Content()
 }
 
 func because(reason string) string {

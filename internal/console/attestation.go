@@ -152,11 +152,21 @@ func receiptClaims(f *manifest.Frozen, run *computations.Run, p *receipt.Predica
 	if p.ExitStatus != nil {
 		outcome += fmt.Sprintf(" Its exit status was %d.", *p.ExitStatus)
 	}
+	if p.Signal != "" {
+		outcome += " The signal " + p.Signal + " ended it."
+	}
+	if p.Limit != "" {
+		outcome += " It exceeded the limit " + strings.ReplaceAll(p.Limit, "_", " ") + "."
+	}
 	say(outcome, "")
-	if p.Result != nil {
+	switch {
+	case p.Result != nil:
 		say("The result archive has "+size(p.Result.Size)+" and this digest.", p.Result.SHA256.String())
-	} else {
+	case len(p.Results) == 0:
 		say("There is no result.", "")
+	}
+	for _, r := range p.Results {
+		say("The result archive for the key "+cut(r.Consumer)+" has this digest.", r.SHA256.String())
 	}
 	compare(p.Manifest == f.Digest, "It is about the manifest of this computation.", "It is about another manifest than this computation's.", p.Manifest.String())
 	compare(p.Run == string(run.ID), "It is about this run.", "It is about another run.", "")
@@ -183,11 +193,11 @@ func receiptClaims(f *manifest.Frozen, run *computations.Run, p *receipt.Predica
 }
 
 func sameInputs(f *manifest.Frozen, p *receipt.Predicate) bool {
-	if p.Algorithm != f.Algorithm.SHA256 || len(p.Datasets) != len(f.Datasets) {
+	if (manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment}) != f.Algorithm.Content() || len(p.Datasets) != len(f.Datasets) {
 		return false
 	}
 	for i, d := range f.Datasets {
-		if p.Datasets[i].Name != d.Name || p.Datasets[i].SHA256 != d.SHA256 {
+		if p.Datasets[i].Name != d.Name || (manifest.Content{SHA256: p.Datasets[i].SHA256, Commitment: p.Datasets[i].Commitment}) != d.Content() {
 			return false
 		}
 	}

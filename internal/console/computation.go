@@ -84,6 +84,8 @@ type slotLine struct {
 	Digest string
 	Size   int64
 	Folder bool
+	// Committed: Digest is a commitment.
+	Committed bool
 }
 
 // supplyPage is what a reader can bring to a draft.
@@ -154,6 +156,15 @@ func (q *call) computationView() (view, error) {
 	return view{Title: c.Draft.Name, Section: "computations", In: in, Data: p, Above: above(in, nil)}, nil
 }
 
+// digestText has the digits by which an input is named; pages say which they are
+// where it counts.
+func digestText(c manifest.Content) string {
+	if c.Committed() {
+		return c.Commitment.String()
+	}
+	return c.SHA256.String()
+}
+
 // slots says what goes in, from the manifest where there is one.
 func (q *call) slots(v *computations.View) ([]slotLine, error) {
 	names := map[computations.ID]string{}
@@ -171,7 +182,8 @@ func (q *call) slots(v *computations.View) ([]slotLine, error) {
 		} else if err != nil {
 			return l, err
 		}
-		l.Asset, l.Digest, l.Size, l.Folder = &a, a.SHA256.String(), a.Size, a.Kind == computations.AssetDataset && a.UnpackedMax > 0
+		l.Committed = a.Content().Committed()
+		l.Asset, l.Digest, l.Size, l.Folder = &a, digestText(a.Content()), a.Size, a.Kind == computations.AssetDataset && a.UnpackedMax > 0
 		return l, nil
 	}
 	d := &v.Draft
@@ -189,10 +201,12 @@ func (q *call) slots(v *computations.View) ([]slotLine, error) {
 	}
 	if f := v.Frozen; f != nil {
 		// What was frozen counts, whatever became of the assets.
-		all[0].Digest, all[0].Size = f.Algorithm.SHA256.String(), f.Algorithm.Size
+		all[0].Committed = f.Algorithm.Content().Committed()
+		all[0].Digest, all[0].Size = digestText(f.Algorithm.Content()), f.Algorithm.Size
 		for i := range f.Datasets {
 			if i+1 < len(all) {
-				all[i+1].Digest, all[i+1].Size, all[i+1].Folder = f.Datasets[i].SHA256.String(), f.Datasets[i].Size, f.Datasets[i].UnpackedMax > 0
+				all[i+1].Committed = f.Datasets[i].Content().Committed()
+				all[i+1].Digest, all[i+1].Size, all[i+1].Folder = digestText(f.Datasets[i].Content()), f.Datasets[i].Size, f.Datasets[i].UnpackedMax > 0
 			}
 		}
 	}

@@ -1,9 +1,7 @@
 package console
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -27,7 +25,7 @@ type draftPage struct {
 }
 
 // formOf is a draft as its form shows it.
-func formOf(d *computations.Draft, revision int64) *form {
+func formOf(d *computations.Draft, revision int64, members people) *form {
 	f := newForm(nil)
 	f.set("revision", strconv.FormatInt(revision, 10))
 	f.set("name", d.Name).set("description", d.Description).set("tee", string(d.TEE))
@@ -39,6 +37,12 @@ func formOf(d *computations.Draft, revision int64) *form {
 	l := d.Algorithm.Limits
 	f.set("algorithm/limits/memory_bytes", sizeText(l.MemoryBytes)).set("algorithm/limits/output_bytes", sizeText(l.OutputBytes))
 	f.set("algorithm/limits/processes", numberText(l.Processes)).set("algorithm/limits/seconds", numberText(l.Seconds))
+	f.set("algorithm/limits/cpu_milli", numberText(l.CPUMilli)).set("release", releaseText(d.Release, members))
+	for name, on := range map[string]bool{"outputs/pad": d.Outputs.Pad, "outputs/operator_output": d.Outputs.OperatorOutput} {
+		if on {
+			f.set(name, "yes")
+		}
+	}
 	for i, s := range d.Datasets {
 		at := fmt.Sprintf("datasets/%d/", i)
 		f.set(at+"name", s.Name).set(at+"provider", string(s.Provider)).set(at+"asset", string(s.Asset))
@@ -69,7 +73,7 @@ func rowsOf(values url.Values) int {
 }
 
 // draftOf reads the form. Faults are of what can't be read at all.
-func draftOf(v url.Values) (computations.Draft, error) {
+func draftOf(v url.Values, members people) (computations.Draft, error) {
 	var bad faults
 	text := func(name string) string { return strings.TrimSpace(v.Get(name)) }
 	size := func(name string) int64 {
@@ -100,11 +104,17 @@ func draftOf(v url.Values) (computations.Draft, error) {
 			Limits: manifest.Limits{
 				MemoryBytes: size("algorithm/limits/memory_bytes"), Processes: number("algorithm/limits/processes"),
 				Seconds: number("algorithm/limits/seconds"), OutputBytes: size("algorithm/limits/output_bytes"),
+				CPUMilli: number("algorithm/limits/cpu_milli"),
 			},
 		},
-		Consumers: ids("consumers"), Outputs: manifest.Outputs{ResultMax: size("outputs/result_max")}, Image: text("image"),
+		Consumers: ids("consumers"), Image: text("image"),
+	}
+	d.Outputs = manifest.Outputs{
+		ResultMax: size("outputs/result_max"), Pad: v.Get("outputs/pad") == "yes", OperatorOutput: v.Get("outputs/operator_output") == "yes",
 	}
 	var err error
+	d.Release, err = releaseOf("release", v.Get("release"), members)
+	bad.add(err)
 	d.Algorithm.Args, err = argsOf("algorithm/args", v.Get("algorithm/args"))
 	bad.add(err)
 	d.Algorithm.Env, err = envOf("algorithm/env", v.Get("algorithm/env"))
@@ -123,88 +133,6 @@ func draftOf(v url.Values) (computations.Draft, error) {
 		}
 	}
 	return d, bad.err()
-}
-
-func numberText(n int64) string {
-	if n == 0 {
-		return ""
-	}
-	return strconv.FormatInt(n, 10)
-}
-
-// argsText has one argument in each line, or is a JSON list where that can't be
-// told apart.
-func argsText(args []string) string {
-	for i, a := range args {
-		if a == "" || strings.ContainsAny(a, "\r\n") || i == 0 && strings.HasPrefix(a, "[") {
-			return jsonText(args)
-		}
-	}
-	return strings.Join(args, "\n")
-}
-
-func argsOf(field, text string) ([]string, error) {
-	text = lines(text)
-	if strings.HasPrefix(strings.TrimSpace(text), "[") {
-		var args []string
-		if err := json.Unmarshal([]byte(text), &args); err != nil {
-			return nil, invalid(field, "begins with [ and is not a JSON list of strings", "write one argument in each line")
-		}
-		return args, nil
-	}
-	var args []string
-	for line := range strings.SplitSeq(text, "\n") {
-		if line != "" {
-			args = append(args, line)
-		}
-	}
-	return args, nil
-}
-
-// envText has one NAME=value in each line, or is a JSON object.
-func envText(env map[string]string) string {
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		if strings.ContainsAny(env[name], "\r\n") {
-			return jsonText(env)
-		}
-		all = append(all, name+"="+env[name])
-	}
-	return strings.Join(all, "\n")
-}
-
-func envOf(field, text string) (map[string]string, error) {
-	text = lines(text)
-	env := map[string]string{}
-	if strings.HasPrefix(strings.TrimSpace(text), "{") {
-		if err := json.Unmarshal([]byte(text), &env); err != nil {
-			return nil, invalid(field, "begins with { and is not a JSON object of strings", "write one NAME=value in each line")
-		}
-		return env, nil
-	}
-	for line := range strings.SplitSeq(text, "\n") {
-		if strings.TrimSpace(line) == "" {
-			continue
-		}
-		name, value, ok := strings.Cut(line, "=")
-		name = strings.TrimSpace(name)
-		if _, twice := env[name]; !ok || name == "" || twice {
-			return nil, invalid(field, fmt.Sprintf("has the line %q", line), "write one NAME=value in each line, each name once")
-		}
-		env[name] = value
-	}
-	if len(env) == 0 {
-		return nil, nil
-	}
-	return env, nil
-}
-
-func jsonText(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return "" // strings can always be written
-	}
-	return string(b)
 }
 
 // removeRow takes a dataset out of a form and closes the gap.
@@ -239,7 +167,6 @@ func reshape(v url.Values) bool {
 
 // draftView is the page around a form.
 func (q *call) draftView(in *place, id computations.ID, f *form) (view, error) {
-	ctx := q.r.Context()
 	p := draftPage{Computation: id, Approve: []choice{
 		{Value: "everybody", Text: "Everybody who brings something or gets the result", Hint: "Where participants check the VM. Else nobody needs to."},
 		{Value: "chosen", Text: "Chosen people"},
@@ -247,7 +174,7 @@ func (q *call) draftView(in *place, id computations.ID, f *form) (view, error) {
 	for _, t := range manifest.TEEs() {
 		p.TEEs = append(p.TEEs, choice{Value: string(t), Text: teeName(t), Hint: sentence(teeTexts[t].Does)})
 	}
-	members, err := q.c.Service.Members(ctx, q.who, in.ID)
+	members, err := q.people(in)
 	if err != nil {
 		return view{}, err
 	}
@@ -318,12 +245,17 @@ func (q *call) keepChoice(all []choice, id string) []choice {
 	return append(all, choice{Value: id, Text: a.Name + " (" + a.Email + ")"})
 }
 
+// people are the workspace's members.
+func (q *call) people(in *place) (people, error) {
+	return q.c.Service.Members(q.r.Context(), q.who, in.ID)
+}
+
 func newComputation(q *call) error {
 	in, err := q.in(q.id("workspace"))
 	if err != nil {
 		return err
 	}
-	f := formOf(&computations.Draft{TEE: manifest.TEESNP, AttestedTLS: true}, 0)
+	f := formOf(&computations.Draft{TEE: manifest.TEESNP, AttestedTLS: true}, 0, nil)
 	f.set("rows", "1")
 	v, err := q.draftView(in, "", f)
 	if err != nil {
@@ -344,7 +276,11 @@ func createComputation(q *call) error {
 		}
 		return q.page("draft", v)
 	}
-	d, err := draftOf(q.r.PostForm)
+	members, err := q.people(in)
+	if err != nil {
+		return err
+	}
+	d, err := draftOf(q.r.PostForm, members)
 	var c computations.Computation
 	if err == nil {
 		c, err = q.c.Service.CreateComputation(q.r.Context(), q.who, in.ID, d)
@@ -380,7 +316,11 @@ func editComputation(q *call) error {
 	if c.Manifest != nil {
 		return &computations.Error{Kind: computations.Conflict, Message: "the manifest is frozen and can't change any more", Hint: "copy the computation, and change the copy"}
 	}
-	v, err := q.draftView(in, c.ID, formOf(&c.Draft, c.Revision))
+	members, err := q.people(in)
+	if err != nil {
+		return err
+	}
+	v, err := q.draftView(in, c.ID, formOf(&c.Draft, c.Revision, members))
 	if err != nil {
 		return err
 	}
@@ -405,7 +345,11 @@ func saveComputation(q *call) error {
 	if reshape(q.r.PostForm) {
 		return again(nil)
 	}
-	d, err := draftOf(q.r.PostForm)
+	members, err := q.people(in)
+	if err != nil {
+		return err
+	}
+	d, err := draftOf(q.r.PostForm, members)
 	if err != nil {
 		return again(err)
 	}

@@ -133,7 +133,13 @@ func createAsset(q *call) error {
 		a.Type = manifest.AlgorithmType(q.post("type"))
 	}
 	var bad faults
-	if a.SHA256, err = manifest.ParseDigest(q.post("sha256")); err != nil {
+	sum := q.post("sha256")
+	if hidden, ok := strings.CutPrefix(sum, "commitment:"); ok {
+		err = a.Commitment.UnmarshalText([]byte(strings.TrimSpace(hidden)))
+	} else {
+		a.SHA256, err = manifest.ParseDigest(sum)
+	}
+	if err != nil {
 		bad.add(invalid("sha256", err.Error(), ""))
 	}
 	if a.Size, err = byteSize("size", q.post("size")); err != nil {

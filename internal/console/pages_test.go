@@ -26,7 +26,8 @@ func TestDraftFormWithoutScript(t *testing.T) {
 	f := form("name", "By hand", "description", "two\r\nlines", "tee", "sim", "attested_tls", "yes", "approve", "chosen", "approvers", string(w.users["dora"]),
 		"rows", "1", "datasets/0/name", "a.csv", "datasets/0/provider", string(w.users["dora"]), "datasets/0/asset", string(w.things["dataset"]),
 		"algorithm/provider", string(w.users["alan"]), "algorithm/args", "--x\r\n1 2\r\n", "algorithm/env", "A=1\r\nB=x=y\r\n",
-		"algorithm/limits/memory_bytes", "1.5 GiB", "algorithm/limits/seconds", "60", "consumers", string(w.users["rita"]), "outputs/result_max", "10 MiB", "ttl", "2 hours", "do", "add-dataset")
+		"algorithm/limits/memory_bytes", "1.5 GiB", "algorithm/limits/seconds", "60", "consumers", string(w.users["rita"]), "outputs/result_max", "10 MiB", "outputs/pad", "yes", "algorithm/limits/cpu_milli", "1500",
+		"release", "RITA@example.org reports/** \r\n\r\nrita@example.org +output\r\nrita@example.org with space.txt", "ttl", "2 hours", "do", "add-dataset")
 	r := b.post(path, f)
 	if r.status != http.StatusOK || !strings.Contains(r.body, `name="datasets/1/name"`) || !strings.Contains(r.body, `value="a.csv"`) {
 		t.Fatalf("%d: no second row\n%s", r.status, text(r.body))
@@ -48,7 +49,8 @@ func TestDraftFormWithoutScript(t *testing.T) {
 	d := c.Draft
 	if d.Name != "By hand" || d.Description != "two\nlines" || d.TEE != manifest.TEESim || !d.AttestedTLS || !slices.Equal(d.Algorithm.Args, []string{"--x", "1 2"}) ||
 		d.Algorithm.Env["B"] != "x=y" || d.Algorithm.Limits.MemoryBytes != 3<<29 || d.Algorithm.Limits.Seconds != 60 || len(d.Datasets) != 2 || d.Datasets[1].Name != "b.csv" ||
-		d.Outputs.ResultMax != 10<<20 || d.TTL != 2*time.Hour || !slices.Equal(d.Approvers, []computations.ID{w.users["dora"]}) {
+		d.Outputs.ResultMax != 10<<20 || !d.Outputs.Pad || d.Outputs.OperatorOutput || d.Algorithm.Limits.CPUMilli != 1500 ||
+		len(d.Release) != 1 || d.Release[0].Consumer != w.users["rita"] || !d.Release[0].Output || !slices.Equal(d.Release[0].Files, []string{"reports/**", "with space.txt"}) || d.TTL != 2*time.Hour || !slices.Equal(d.Approvers, []computations.ID{w.users["dora"]}) {
 		t.Errorf("%+v", d)
 	}
 	// The form of what was saved, saved again, is the same.
@@ -62,6 +64,12 @@ func TestDraftFormWithoutScript(t *testing.T) {
 	if jsonText(w, after.Draft) != jsonText(w, d) || after.Draft.TTL != d.TTL {
 		t.Errorf("%+v became %+v", d, after.Draft)
 	}
+	// Whoever is no member can't be released anything.
+	again.Set("release", "nobody@example.org **")
+	if r := b.post("/c/"+id+"/edit", again); r.status != http.StatusUnprocessableEntity || !strings.Contains(text(r.body), "nobody@example.org, who is no member") {
+		t.Errorf("%d %s", r.status, text(r.body))
+	}
+	again.Del("release")
 	// Saved a third time with the old revision, it is a conflict that keeps what was
 	// typed.
 	again.Set("name", "Typed meanwhile")
@@ -394,5 +402,29 @@ func TestEditorLooksAfterInvitations(t *testing.T) {
 	}
 	if strings.Contains(edith.get(people).body, "late@example.org") {
 		t.Error("a withdrawn invitation still waits")
+	}
+}
+
+// An asset may be registered by its commitment; its pages say which it is.
+func TestCommittedAsset(t *testing.T) {
+	w := newWorld(t)
+	b := w.browse("dora")
+	digits := strings.Repeat("0b", 32)
+	r := b.post(w.path("/w/{workspace}/assets/new", false), form("kind", "dataset", "name", "hidden", "sha256", "commitment:"+digits, "size", "3"))
+	id, _, _ := strings.Cut(strings.TrimPrefix(r.to(), "/a/"), "?")
+	if r.status != http.StatusSeeOther {
+		t.Fatalf("%d %s", r.status, text(r.body))
+	}
+	a, err := w.svc.Asset(t.Context(), w.who["dora"], computations.ID(id))
+	w.check(err)
+	if a.SHA256 != (manifest.Digest{}) || a.Commitment.String() != digits {
+		t.Errorf("%+v", a)
+	}
+	if page := text(b.get("/a/" + id).body); !strings.Contains(page, "Commitment") || strings.Contains(page, "SHA-256") {
+		t.Errorf("its page says %s", page)
+	}
+	r = b.post(w.path("/w/{workspace}/assets/new", false), form("kind", "dataset", "name", "hidden", "sha256", "commitment:ab", "size", "3"))
+	if r.status != http.StatusUnprocessableEntity || !strings.Contains(text(r.body), "has 2 characters") {
+		t.Errorf("%d %s", r.status, text(r.body))
 	}
 }

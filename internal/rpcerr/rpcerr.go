@@ -37,6 +37,7 @@ const (
 	SizeExceeded    Reason = "SIZE_EXCEEDED"          // more bytes than the manifest says
 	SizeShort       Reason = "SIZE_SHORT"             // fewer bytes than the manifest says
 	DigestMismatch  Reason = "DIGEST_MISMATCH"        // not the bytes that the manifest names
+	SaltInvalid     Reason = "SALT_INVALID"           // no salt where a commitment takes one, or one elsewhere
 	ArchiveRefused  Reason = "ARCHIVE_REFUSED"        // does not unpack safely within its bounds
 	StorageFull     Reason = "STORAGE_FULL"           // no room in the agent
 	WrongState      Reason = "WRONG_STATE"            // not now

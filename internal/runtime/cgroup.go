@@ -13,8 +13,12 @@ import (
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
-// ownThreads is room for the child's threads beside the algorithm's processes.
-const ownThreads = 64
+// ownThreads is room for the child's threads beside the algorithm's processes;
+// see keepThreads.
+const ownThreads = 16
+
+// cpuPeriod is the time of which a share is given, in microseconds.
+const cpuPeriod = 100_000
 
 // cgroup bounds one run (Documentation/admin-guide/cgroup-v2.rst). A nil one
 // bounds nothing.
@@ -28,7 +32,11 @@ func newCgroup(parent string, l manifest.Limits) (*cgroup, error) {
 	if parent == "" {
 		return nil, nil
 	}
-	if err := write(filepath.Join(parent, "cgroup.subtree_control"), "+memory +pids"); err != nil {
+	divide := "+memory +pids"
+	if l.CPUMilli > 0 {
+		divide += " +cpu"
+	}
+	if err := write(filepath.Join(parent, "cgroup.subtree_control"), divide); err != nil {
 		return nil, fmt.Errorf("dividing control group: %w", err)
 	}
 	path, err := os.MkdirTemp(parent, "algorithm-")
@@ -40,11 +48,15 @@ func newCgroup(parent string, l manifest.Limits) (*cgroup, error) {
 	if l.MemoryBytes > 0 {
 		memory = strconv.FormatInt(l.MemoryBytes, 10)
 	}
-	for _, v := range []struct{ file, value string }{
+	values := []struct{ file, value string }{
 		{"memory.max", memory},
 		{"memory.oom.group", "1"},
 		{"pids.max", strconv.FormatInt(l.Processes+ownThreads, 10)},
-	} {
+	}
+	if l.CPUMilli > 0 {
+		values = append(values, struct{ file, value string }{"cpu.max", fmt.Sprintf("%d %d", l.CPUMilli*cpuPeriod/1000, cpuPeriod)})
+	}
+	for _, v := range values {
 		if err := write(filepath.Join(path, v.file), v.value); err != nil {
 			g.remove()
 			return nil, fmt.Errorf("limiting the control group: %w", err)
@@ -81,20 +93,27 @@ func (g *cgroup) use(a *syscall.SysProcAttr) {
 }
 
 // outOfMemory tells whether the kernel killed the group for want of memory.
-func (g *cgroup) outOfMemory() bool {
+func (g *cgroup) outOfMemory() bool { return g.count("memory.events", "oom_kill") > 0 }
+
+// refusedProcesses is how many the kernel did not start for there were too many.
+func (g *cgroup) refusedProcesses() int64 { return g.count("pids.events", "max") }
+
+// count reads one of the kernel's counters; 0 where it has none.
+func (g *cgroup) count(file, name string) int64 {
 	if g == nil {
-		return false
+		return 0
 	}
-	b, err := os.ReadFile(filepath.Join(g.path, "memory.events"))
+	b, err := os.ReadFile(filepath.Join(g.path, file))
 	if err != nil {
-		return false
+		return 0
 	}
 	for line := range strings.Lines(string(b)) {
-		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			return strings.TrimSpace(n) != "0"
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			return n
 		}
 	}
-	return false
+	return 0
 }
 
 // remove is called when no process is left in the group.

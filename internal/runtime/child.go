@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	goruntime "runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -74,6 +75,9 @@ func child(conn *net.UnixConn) (report, error) {
 		_, _ = io.Copy(io.Discard, conn)
 		unix.Exit(1)
 	}()
+	if err := keepThreads(); err != nil {
+		return report{}, err
+	}
 	// Whatever the agent's own starter left open stays here.
 	if err := unix.CloseRange(childSocket, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return report{}, fmt.Errorf("closing descriptors: %w", err)
@@ -97,14 +101,48 @@ func child(conn *net.UnixConn) (report, error) {
 		return report{}, fmt.Errorf("starting %s in %s: %w", s.Exec, s.WorkDir, err)
 	}
 	said, err := reapUntil(pid)
-	said.OutputFull = isFull(results)
 	said.OutOfMemory = s.Engine != "" && said.Signal == "SIGKILL"
+	said.Landlock = LandlockABI()
+	said.OutputFull, said.FilesFull = fullness(results)
+	if scratch, err := os.Open("/tmp"); err == nil {
+		full, noFiles := fullness(scratch)
+		said.ScratchFull = full || noFiles
+		scratch.Close()
+	}
 	return said, err
+}
+
+// keepThreads makes as many threads as this process ever needs, for when the
+// algorithm has taken all that the control group allows it could make no more.
+// They are idle afterwards, and Go's scheduler takes idle ones first.
+func keepThreads() error {
+	var idle sync.WaitGroup
+	defer idle.Wait()
+	enough := make(chan struct{})
+	defer close(enough)
+	for range ownThreads {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return fmt.Errorf("counting threads: %w", err)
+		}
+		if len(threads) >= ownThreads {
+			break
+		}
+		locked := make(chan struct{})
+		idle.Go(func() {
+			goruntime.LockOSThread()
+			close(locked)
+			<-enough
+			goruntime.UnlockOSThread()
+		})
+		<-locked
+	}
+	return nil
 }
 
 // start starts the algorithm.
 func start(s setup, stdin uintptr) (pid int, err error) {
-	limitData := s.LimitData && s.Limits.MemoryBytes > 0
+	limitData := s.limitsData()
 	pid, err = syscall.ForkExec(s.Exec, s.Argv, &syscall.ProcAttr{
 		Dir: s.WorkDir, Env: s.Env,
 		Files: []uintptr{stdin, 1, 2},
@@ -175,10 +213,11 @@ func loopbackUp() error {
 
 func setLimits(s setup) error {
 	// Of this process, the one thread that starts the algorithm has its user; an
-	// ordinary user's has it in all threads.
+	// ordinary user's has it in all threads. A control group counts exactly, and
+	// tells how often it refused: there this is a second line.
 	own := int64(1)
-	if !s.DropGroups {
-		own = ownThreads
+	if !s.DropGroups || !s.LimitData {
+		own = 2 * ownThreads
 	}
 	limits := []struct {
 		name     string
@@ -212,6 +251,9 @@ func reapUntil(pid int) (said report, err error) {
 			return said, nil
 		case err != nil:
 			return said, fmt.Errorf("waiting for the algorithm: %w", err)
+		case status.Stopped():
+			// It asked to be traced, which nobody does.
+			_ = unix.PtraceDetach(got)
 		case got == pid:
 			said = report{
 				Ended: true, ExitCode: status.ExitStatus(),
@@ -227,8 +269,12 @@ func reapUntil(pid int) (said report, err error) {
 	}
 }
 
-// isFull tells whether no byte is left in the file system of the results.
-func isFull(results *os.File) bool {
+// fullness tells whether no byte, or no further file, finds room in the file
+// system of a folder.
+func fullness(dir *os.File) (bytes, files bool) {
 	var s unix.Statfs_t
-	return unix.Fstatfs(int(results.Fd()), &s) == nil && s.Bavail == 0
+	if err := unix.Fstatfs(int(dir.Fd()), &s); err != nil {
+		return false, false
+	}
+	return s.Bavail == 0, s.Ffree == 0
 }

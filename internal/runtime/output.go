@@ -9,6 +9,7 @@ import (
 // write counts.
 type budget struct {
 	exceeded func()
+	limit    int64
 
 	mu   sync.Mutex
 	left int64
@@ -29,6 +30,9 @@ func (b *budget) rest() int64 {
 	defer b.mu.Unlock()
 	return b.left
 }
+
+// taken is what was written.
+func (b *budget) taken() int64 { return b.limit - b.rest() }
 
 type budgetWriter struct {
 	budget *budget

@@ -26,20 +26,20 @@ var errTooLarge = errors.New("results are too large")
 // moveResults moves files and folders from the algorithm's file system into the
 // folder to, with owners and modes of our own, at most limit bytes. Nothing runs
 // any more that could change them. Memory is given back as it goes. Whatever is
-// neither file nor folder is an ErrResults.
-func moveResults(from *os.File, to string, limit int64) error {
+// neither file nor folder is an ErrResults. It returns how many bytes the files
+// have.
+func moveResults(from *os.File, to string, limit int64) (total int64, err error) {
 	src, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(int(from.Fd())))
 	if err != nil {
-		return fmt.Errorf("opening results: %w", err)
+		return 0, fmt.Errorf("opening results: %w", err)
 	}
 	defer src.Close()
 	dst, err := os.OpenRoot(to)
 	if err != nil {
-		return fmt.Errorf("opening results: %w", err)
+		return 0, fmt.Errorf("opening results: %w", err)
 	}
 	defer dst.Close()
 	// First all is measured, so that nothing is moved of what is too large.
-	var total int64
 	err = fs.WalkDir(src.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		size, err := checkResult(name, d, err)
 		if total += size; total > limit {
@@ -48,10 +48,10 @@ func moveResults(from *os.File, to string, limit int64) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return total, err
 	}
 	buf := make([]byte, moveChunk)
-	return fs.WalkDir(src.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	return total, fs.WalkDir(src.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return unreadable(name, err)
@@ -70,7 +70,7 @@ func checkResult(name string, d fs.DirEntry, err error) (int64, error) {
 	case err != nil:
 		return 0, unreadable(name, err)
 	case strings.Count(name, "/") >= maxDepth:
-		return 0, fmt.Errorf("%w: %q is nested more than %d folders deep", ErrResults, name, maxDepth)
+		return 0, fmt.Errorf("%w: %.100q… is nested more than %d folders deep", ErrResults, name, maxDepth)
 	case d.IsDir():
 		return 0, nil
 	case !d.Type().IsRegular():

@@ -20,9 +20,10 @@ var deviceNodes = []string{"null", "zero", "full", "random", "urandom"}
 const (
 	noPrivilege = unix.MS_NOSUID | unix.MS_NODEV
 	readOnly    = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
-	// maxInodes bounds the files of one memory file system.
-	maxInodes = "nr_inodes=65536"
 )
+
+// maxInodes bounds the files of one memory file system.
+var maxInodes = fmt.Sprintf("nr_inodes=%d", MaxFiles)
 
 // buildRoot makes the algorithm's root, makes it this process's, and lets go of
 // the old one. It returns the results folder, whose file system is the one that

@@ -6,10 +6,12 @@
 // /proc of its own processes, five device nodes, a bounded /tmp, the program,
 // and /work: datasets/ read-only, results/ bounded. There is no network but an
 // own loopback, and no vsock: that is not divided by namespaces, so a filter on
-// system calls keeps it away. It inherits no descriptor, no variable and no key.
+// system calls keeps it away, with what else leads out of the namespaces or deep
+// into the kernel. Landlock, where the kernel has it, repeats for files what the
+// mounts say. It inherits no descriptor, no variable and no key.
 //
-// Time, memory, processes and output are bounded by the manifest's limits, from
-// outside the algorithm. When the algorithm ends, or the context does, every
+// Time, memory, processors, processes and output are bounded by the manifest's
+// limits, from outside the algorithm, and its files by bounds of their own. When the algorithm ends, or the context does, every
 // process that it started is killed before Run returns.
 //
 // A container's root is its image, unpacked, read-only, with the same mounted over
@@ -93,18 +95,34 @@ type Outcome struct {
 	MaxRSS int64
 	// CPU is the time that all processes used.
 	CPU time.Duration
-	// LimitExceeded is the manifest's name of the limit that ended the run:
-	// LimitSeconds, LimitMemory or LimitOutput. Empty: none did.
+	// OutputBytes is what it printed and left in results/.
+	OutputBytes int64
+	// ProcessesRefused is how often a process was not started for there were too
+	// many; 0 also where nothing counts (no Runner.Cgroup).
+	ProcessesRefused int64
+	// Landlock is the version of its ABI that was in force; 0: none.
+	Landlock int
+	// LimitExceeded is one of the limits below: the one that ended the run, or
+	// that the algorithm had reached when it failed. Empty: none.
 	LimitExceeded string
 }
 
-// The limits that end a run, by their fields in the manifest. A fork beyond the
-// limit on processes just fails.
+// The limits, by their fields in the manifest, and two that it has no field for.
+// A limit on processors slows a run and ends none.
 const (
 	LimitSeconds = "seconds"
 	LimitMemory  = "memory_bytes"
 	LimitOutput  = "output_bytes"
+	// LimitProcesses, LimitFiles and LimitScratch: what goes beyond just fails,
+	// and the algorithm may cope.
+	LimitProcesses = "processes"
+	LimitFiles     = "files"   // MaxFiles in results/
+	LimitScratch   = "scratch" // bytes or MaxFiles in /tmp and /dev/shm together
 )
+
+// MaxFiles bounds the files, folders and links in results/, and those in /tmp
+// and /dev/shm together.
+const MaxFiles = 65536
 
 // Succeeded tells whether the algorithm ended by itself with status 0.
 func (o Outcome) Succeeded() bool {
@@ -131,7 +149,8 @@ type Runner struct {
 	ScratchBytes int64
 	// Cgroup is a folder of a cgroup v2 file system that is this process's to
 	// divide; it bounds the memory of all processes together. Empty: memory is
-	// bounded for each process alone (RLIMIT_DATA).
+	// bounded for each process alone (RLIMIT_DATA), and a job with a limit on
+	// processors is refused, for nothing could hold it.
 	Cgroup string
 }
 
@@ -179,7 +198,7 @@ func (r *Runner) run(ctx context.Context, job Job, s setup) (out Outcome, err er
 
 	inner, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	budget := &budget{left: s.Limits.OutputBytes, exceeded: func() { stop(limitError(LimitOutput)) }}
+	budget := &budget{limit: s.Limits.OutputBytes, left: s.Limits.OutputBytes, exceeded: func() { stop(limitError(LimitOutput)) }}
 	cmd := exec.CommandContext(inner, "/proc/self/exe")
 	cmd.Args = []string{childName}
 	cmd.Env = []string{}
@@ -218,6 +237,7 @@ func (r *Runner) run(ctx context.Context, job Job, s setup) (out Outcome, err er
 // never started.
 func judge(out *Outcome, state *os.ProcessState, said report, group *cgroup, cause error) error {
 	out.ExitCode, out.Signal, out.MaxRSS, out.CPU = said.ExitCode, said.Signal, said.MaxRSS, said.CPU
+	out.Landlock, out.ProcessesRefused = said.Landlock, group.refusedProcesses()
 	if !said.Ended {
 		out.ExitCode, out.Signal = -1, "SIGKILL"
 	}
@@ -231,8 +251,15 @@ func judge(out *Outcome, state *os.ProcessState, said report, group *cgroup, cau
 		out.LimitExceeded = string(limit)
 	case group.outOfMemory() || said.OutOfMemory:
 		out.LimitExceeded = LimitMemory
-	case said.OutputFull && !out.Succeeded():
+	case out.Succeeded():
+	case said.OutputFull:
 		out.LimitExceeded = LimitOutput
+	case said.FilesFull:
+		out.LimitExceeded = LimitFiles
+	case said.ScratchFull:
+		out.LimitExceeded = LimitScratch
+	case said.Ended && out.ProcessesRefused > 0:
+		out.LimitExceeded = LimitProcesses
 	case said.Error != "":
 		return errors.New(said.Error)
 	case !said.Ended:
@@ -243,13 +270,15 @@ func judge(out *Outcome, state *os.ProcessState, said report, group *cgroup, cau
 
 // collect moves the results of an algorithm that succeeded.
 func collect(out *Outcome, results *os.File, job Job, b *budget) error {
+	out.OutputBytes = b.taken()
 	if !out.Succeeded() {
 		return nil
 	}
 	if results == nil {
 		return errors.New("its results folder was not handed over")
 	}
-	err := moveResults(results, filepath.Join(job.Dir, resultsDir), b.rest())
+	moved, err := moveResults(results, filepath.Join(job.Dir, resultsDir), b.rest())
+	out.OutputBytes += moved
 	if errors.Is(err, errTooLarge) {
 		out.LimitExceeded = LimitOutput
 		return nil

@@ -58,6 +58,9 @@ type setup struct {
 	DropGroups bool
 }
 
+// limitsData tells whether each process's memory is bounded by itself.
+func (s *setup) limitsData() bool { return s.LimitData && s.Limits.MemoryBytes > 0 }
+
 // setup checks job and says what is missing.
 func (r *Runner) setup(job Job) (setup, error) {
 	s := setup{
@@ -65,6 +68,9 @@ func (r *Runner) setup(job Job) (setup, error) {
 		Env: environment(defaultPath, nil, job.Env), WorkDir: workPath, UID: r.UID, GID: r.GID,
 		Limits: r.limits(job.Limits), LimitData: r.Cgroup == "", ScratchBytes: r.ScratchBytes,
 		DropGroups: os.Geteuid() == 0,
+	}
+	if s.Limits.CPUMilli > 0 && r.Cgroup == "" {
+		return s, errors.New("the manifest limits processors (/algorithm/limits/cpu_milli), and this machine has no control group that could hold the limit; leave it out, or run in a VM")
 	}
 	setDefault(&s.UID, AlgorithmID)
 	setDefault(&s.GID, AlgorithmID)

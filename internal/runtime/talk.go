@@ -31,11 +31,14 @@ type report struct {
 	Signal   string
 	MaxRSS   int64 // bytes
 	CPU      time.Duration
-	// OutputFull: the file system of the results is full.
-	OutputFull bool
+	// OutputFull, FilesFull: the file system of the results takes no more bytes,
+	// or no more files; ScratchFull: that of /tmp and /dev/shm takes neither.
+	OutputFull, FilesFull, ScratchFull bool
 	// OutOfMemory: the engine ended a WebAssembly module that asked for more than
 	// its limit, or the kernel did.
 	OutOfMemory bool
+	// Landlock is the version of its ABI that was in force; 0: none.
+	Landlock int
 }
 
 // socketpair returns Run's end and the child's.

@@ -49,11 +49,11 @@ func (x *tx) PutKey(k key) error {
 	return keyTable.put(x, storedKey{key: k, fingerprint: k.Public.Fingerprint()})
 }
 
-var assets = newTable("assets", "id workspace_id owner_id name kind description sha256 size unpacked_max type image_name image_config created retired", 1,
+var assets = newTable("assets", "id workspace_id owner_id name kind description sha256 size unpacked_max type image_name image_config created retired commitment", 1,
 	", u.email", "JOIN users u ON u.id = t.owner_id",
 	func(a *asset) []any {
 		return []any{&a.ID, &a.Workspace, &a.Owner, &a.Name, &a.Kind, &a.Description, sum{sum: (*[32]byte)(&a.SHA256)},
-			&a.Size, &a.UnpackedMax, &a.Type, &a.ImageName, digest(&a.ImageConfig), moment{&a.Created}, moment{&a.Retired}, &a.Email}
+			&a.Size, &a.UnpackedMax, &a.Type, &a.ImageName, digest(&a.ImageConfig), moment{&a.Created}, moment{&a.Retired}, sum{sum: (*[32]byte)(&a.Commitment), null: true}, &a.Email}
 	})
 
 func (x *tx) Asset(a id) (asset, error) { return assets.one(x, "WHERE t.id = $1", a) }
@@ -67,8 +67,11 @@ func (x *tx) Assets(af computations.AssetFilter, p computations.Page) ([]asset, 
 	if af.Owner != "" {
 		f.add("t.owner_id = ?", af.Owner)
 	}
-	if af.SHA256 != (manifest.Digest{}) {
-		f.add("t.sha256 = ?", sum{sum: (*[32]byte)(&af.SHA256)})
+	switch c := &af.Content; {
+	case c.Committed():
+		f.add("t.commitment = ?", sum{sum: (*[32]byte)(&c.Commitment)})
+	case c.SHA256 != (manifest.Digest{}):
+		f.add("t.sha256 = ?", sum{sum: (*[32]byte)(&c.SHA256)})
 	}
 	f.add(zeroUnless("t.retired", af.Retired))
 	end := f.page(p)

@@ -193,8 +193,8 @@ func testAssets(t *testing.T, s *store.Store) {
 	list("", true, c)
 	of(computations.AssetFilter{Owner: w.ann.ID}, a)
 	of(computations.AssetFilter{Owner: w.bob.ID}, b)
-	of(computations.AssetFilter{Owner: w.ann.ID, SHA256: a.SHA256}, a)
-	of(computations.AssetFilter{Owner: w.bob.ID, SHA256: a.SHA256})
+	of(computations.AssetFilter{Owner: w.ann.ID, Content: a.Content()}, a)
+	of(computations.AssetFilter{Owner: w.bob.ID, Content: a.Content()})
 	of(computations.AssetFilter{Owner: w.bob.ID, Kind: computations.AssetDataset})
 	of(computations.AssetFilter{Owner: w.bob.ID, Kind: computations.AssetDataset, Retired: true}, c)
 	a.Retired = now

@@ -246,8 +246,12 @@ type StateResponse struct {
 	Inputs         []*InputState `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty"`
 	// Why it failed, from the list that the manifest allows to leave; or empty.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// From state ResultReady on, and for consumers only.
-	Result        *ResultInfo `protobuf:"bytes,5,opt,name=result,proto3" json:"result,omitempty"`
+	// From state ResultReady on, and for consumers only: what is released to the
+	// caller.
+	Result *ResultInfo `protobuf:"bytes,5,opt,name=result,proto3" json:"result,omitempty"`
+	// The limit that the algorithm exceeded, by its name in the manifest, or
+	// "files" or "scratch"; or empty.
+	Limit         string `protobuf:"bytes,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -315,6 +319,13 @@ func (x *StateResponse) GetResult() *ResultInfo {
 		return x.Result
 	}
 	return nil
+}
+
+func (x *StateResponse) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
 }
 
 type ResultInfo struct {
@@ -545,7 +556,10 @@ type UploadBegin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Input *InputRef              `protobuf:"bytes,1,opt,name=input,proto3" json:"input,omitempty"`
 	// Where the first chunk belongs; must equal what UploadStatus says.
-	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Offset uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The salt of the commitment by which the manifest names the input, 32 bytes;
+	// empty where it names it by its digest.
+	Salt          []byte `protobuf:"bytes,3,opt,name=salt,proto3" json:"salt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +606,13 @@ func (x *UploadBegin) GetOffset() uint64 {
 		return x.Offset
 	}
 	return 0
+}
+
+func (x *UploadBegin) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
 }
 
 type UploadResponse struct {
@@ -1096,13 +1117,14 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\breceived\x18\x02 \x01(\x04R\breceived\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
 	"\bcomplete\x18\x04 \x01(\bR\bcomplete\"\x0e\n" +
-	"\fStateRequest\"\xce\x01\n" +
+	"\fStateRequest\"\xe4\x01\n" +
 	"\rStateResponse\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12'\n" +
 	"\x0fmanifest_digest\x18\x02 \x01(\fR\x0emanifestDigest\x122\n" +
 	"\x06inputs\x18\x03 \x03(\v2\x1a.cocos.agent.v1.InputStateR\x06inputs\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x122\n" +
-	"\x06result\x18\x05 \x01(\v2\x1a.cocos.agent.v1.ResultInfoR\x06result\"8\n" +
+	"\x06result\x18\x05 \x01(\v2\x1a.cocos.agent.v1.ResultInfoR\x06result\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\tR\x05limit\"8\n" +
 	"\n" +
 	"ResultInfo\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x16\n" +
@@ -1114,10 +1136,11 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\rUploadRequest\x123\n" +
 	"\x05begin\x18\x01 \x01(\v2\x1b.cocos.agent.v1.UploadBeginH\x00R\x05begin\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\t\n" +
-	"\amessage\"U\n" +
+	"\amessage\"i\n" +
 	"\vUploadBegin\x12.\n" +
 	"\x05input\x18\x01 \x01(\v2\x18.cocos.agent.v1.InputRefR\x05input\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x04R\x06offset\"B\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04salt\x18\x03 \x01(\fR\x04salt\"B\n" +
 	"\x0eUploadResponse\x120\n" +
 	"\x05state\x18\x01 \x01(\v2\x1a.cocos.agent.v1.InputStateR\x05state\"'\n" +
 	"\rResultRequest\x12\x16\n" +

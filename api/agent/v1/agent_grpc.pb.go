@@ -51,7 +51,7 @@ type AgentServiceClient interface {
 	// Upload takes one input, whole or from where an earlier one stopped; for
 	// its provider. The first message is Begin, the others are chunks.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
-	// Result sends the result archive from an offset; for consumers.
+	// Result sends the caller's result archive from an offset; for consumers.
 	Result(ctx context.Context, in *ResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultResponse], error)
 	// ConfirmResult says that the caller holds the whole result; for consumers.
 	ConfirmResult(ctx context.Context, in *ConfirmResultRequest, opts ...grpc.CallOption) (*ConfirmResultResponse, error)
@@ -61,7 +61,8 @@ type AgentServiceClient interface {
 	// Events sends those after a sequence and, if asked, follows; every role.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
 	// Logs sends the agent's last lines and, if asked, follows; every role. The
-	// algorithm's own output is part of the result, never of these.
+	// algorithm's own output is part of the result, and of these only where the
+	// manifest lets the host's operator read it.
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
 }
 
@@ -203,7 +204,7 @@ type AgentServiceServer interface {
 	// Upload takes one input, whole or from where an earlier one stopped; for
 	// its provider. The first message is Begin, the others are chunks.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
-	// Result sends the result archive from an offset; for consumers.
+	// Result sends the caller's result archive from an offset; for consumers.
 	Result(*ResultRequest, grpc.ServerStreamingServer[ResultResponse]) error
 	// ConfirmResult says that the caller holds the whole result; for consumers.
 	ConfirmResult(context.Context, *ConfirmResultRequest) (*ConfirmResultResponse, error)
@@ -213,7 +214,8 @@ type AgentServiceServer interface {
 	// Events sends those after a sequence and, if asked, follows; every role.
 	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
 	// Logs sends the agent's last lines and, if asked, follows; every role. The
-	// algorithm's own output is part of the result, never of these.
+	// algorithm's own output is part of the result, and of these only where the
+	// manifest lets the host's operator read it.
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
 	mustEmbedUnimplementedAgentServiceServer()
 }

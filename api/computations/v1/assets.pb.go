@@ -49,7 +49,9 @@ type Asset struct {
 	// image under at most one name.
 	ImageName string `protobuf:"bytes,14,opt,name=image_name,json=imageName,proto3" json:"image_name,omitempty"`
 	// Of a container: SHA-256 of the image's config, 32 bytes.
-	ImageConfig   []byte `protobuf:"bytes,15,opt,name=image_config,json=imageConfig,proto3" json:"image_config,omitempty"`
+	ImageConfig []byte `protobuf:"bytes,15,opt,name=image_config,json=imageConfig,proto3" json:"image_config,omitempty"`
+	// In place of sha256, which then is empty: a salted commitment to it, 32 bytes.
+	Commitment    []byte `protobuf:"bytes,16,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +191,13 @@ func (x *Asset) GetImageConfig() []byte {
 	return nil
 }
 
+func (x *Asset) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
 type CreateAssetRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	WorkspaceId string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
@@ -200,8 +209,10 @@ type CreateAssetRequest struct {
 	UnpackedMax int64                  `protobuf:"varint,7,opt,name=unpacked_max,json=unpackedMax,proto3" json:"unpacked_max,omitempty"`
 	Type        string                 `protobuf:"bytes,8,opt,name=type,proto3" json:"type,omitempty"`
 	// Of a container, as in Asset.
-	ImageName     string `protobuf:"bytes,9,opt,name=image_name,json=imageName,proto3" json:"image_name,omitempty"`
-	ImageConfig   []byte `protobuf:"bytes,10,opt,name=image_config,json=imageConfig,proto3" json:"image_config,omitempty"`
+	ImageName   string `protobuf:"bytes,9,opt,name=image_name,json=imageName,proto3" json:"image_name,omitempty"`
+	ImageConfig []byte `protobuf:"bytes,10,opt,name=image_config,json=imageConfig,proto3" json:"image_config,omitempty"`
+	// In place of sha256, as in Asset.
+	Commitment    []byte `protobuf:"bytes,11,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -302,6 +313,13 @@ func (x *CreateAssetRequest) GetImageName() string {
 func (x *CreateAssetRequest) GetImageConfig() []byte {
 	if x != nil {
 		return x.ImageConfig
+	}
+	return nil
+}
+
+func (x *CreateAssetRequest) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
 	}
 	return nil
 }
@@ -748,7 +766,7 @@ var File_computations_v1_assets_proto protoreflect.FileDescriptor
 
 const file_computations_v1_assets_proto_rawDesc = "" +
 	"\n" +
-	"\x1ccomputations/v1/assets.proto\x12\x15cocos.computations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x03\n" +
+	"\x1ccomputations/v1/assets.proto\x12\x15cocos.computations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x03\n" +
 	"\x05Asset\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fworkspace_id\x18\x02 \x01(\tR\vworkspaceId\x12\x19\n" +
@@ -767,7 +785,10 @@ const file_computations_v1_assets_proto_rawDesc = "" +
 	"\aretired\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aretired\x12\x1d\n" +
 	"\n" +
 	"image_name\x18\x0e \x01(\tR\timageName\x12!\n" +
-	"\fimage_config\x18\x0f \x01(\fR\vimageConfig\"\xa6\x02\n" +
+	"\fimage_config\x18\x0f \x01(\fR\vimageConfig\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x10 \x01(\fR\n" +
+	"commitment\"\xc6\x02\n" +
 	"\x12CreateAssetRequest\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -780,7 +801,10 @@ const file_computations_v1_assets_proto_rawDesc = "" +
 	"\n" +
 	"image_name\x18\t \x01(\tR\timageName\x12!\n" +
 	"\fimage_config\x18\n" +
-	" \x01(\fR\vimageConfig\"I\n" +
+	" \x01(\fR\vimageConfig\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\v \x01(\fR\n" +
+	"commitment\"I\n" +
 	"\x13CreateAssetResponse\x122\n" +
 	"\x05asset\x18\x01 \x01(\v2\x1c.cocos.computations.v1.AssetR\x05asset\"\xa0\x01\n" +
 	"\x11ListAssetsRequest\x12!\n" +

@@ -46,9 +46,16 @@ type Draft struct {
 	// The digest of the guest image that a host must have; empty: any.
 	Image string `protobuf:"bytes,11,opt,name=image,proto3" json:"image,omitempty"`
 	// How long a run's VM may live; absent: as long as its host allows.
-	Ttl           *durationpb.Duration `protobuf:"bytes,12,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Ttl *durationpb.Duration `protobuf:"bytes,12,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Who gets what of the result; empty: each consumer gets everything.
+	Release []*Release `protobuf:"bytes,13,rep,name=release,proto3" json:"release,omitempty"`
+	// Archives are padded to result_max.
+	Pad bool `protobuf:"varint,14,opt,name=pad,proto3" json:"pad,omitempty"`
+	// What the algorithm prints goes to the host's operator, too; every party must
+	// approve.
+	OperatorOutput bool `protobuf:"varint,15,opt,name=operator_output,json=operatorOutput,proto3" json:"operator_output,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Draft) Reset() {
@@ -165,6 +172,90 @@ func (x *Draft) GetTtl() *durationpb.Duration {
 	return nil
 }
 
+func (x *Draft) GetRelease() []*Release {
+	if x != nil {
+		return x.Release
+	}
+	return nil
+}
+
+func (x *Draft) GetPad() bool {
+	if x != nil {
+		return x.Pad
+	}
+	return false
+}
+
+func (x *Draft) GetOperatorOutput() bool {
+	if x != nil {
+		return x.OperatorOutput
+	}
+	return false
+}
+
+// Release is what one consumer gets beside how the run ended.
+type Release struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ConsumerId string                 `protobuf:"bytes,1,opt,name=consumer_id,json=consumerId,proto3" json:"consumer_id,omitempty"`
+	// Patterns of files below results/, as the manifest has them.
+	Files []string `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
+	// Standard output and error, and the use of resources.
+	Output        bool `protobuf:"varint,3,opt,name=output,proto3" json:"output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Release) Reset() {
+	*x = Release{}
+	mi := &file_computations_v1_computations_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Release) ProtoMessage() {}
+
+func (x *Release) ProtoReflect() protoreflect.Message {
+	mi := &file_computations_v1_computations_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Release.ProtoReflect.Descriptor instead.
+func (*Release) Descriptor() ([]byte, []int) {
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Release) GetConsumerId() string {
+	if x != nil {
+		return x.ConsumerId
+	}
+	return ""
+}
+
+func (x *Release) GetFiles() []string {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *Release) GetOutput() bool {
+	if x != nil {
+		return x.Output
+	}
+	return false
+}
+
 type AlgorithmSlot struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	ProviderId string                 `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
@@ -179,7 +270,7 @@ type AlgorithmSlot struct {
 
 func (x *AlgorithmSlot) Reset() {
 	*x = AlgorithmSlot{}
-	mi := &file_computations_v1_computations_proto_msgTypes[1]
+	mi := &file_computations_v1_computations_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -191,7 +282,7 @@ func (x *AlgorithmSlot) String() string {
 func (*AlgorithmSlot) ProtoMessage() {}
 
 func (x *AlgorithmSlot) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[1]
+	mi := &file_computations_v1_computations_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -204,7 +295,7 @@ func (x *AlgorithmSlot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlgorithmSlot.ProtoReflect.Descriptor instead.
 func (*AlgorithmSlot) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{1}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AlgorithmSlot) GetProviderId() string {
@@ -244,18 +335,20 @@ func (x *AlgorithmSlot) GetLimits() *Limits {
 
 // Limits bound a run; zero means the agent's default.
 type Limits struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MemoryBytes   int64                  `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	Processes     int64                  `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
-	Seconds       int64                  `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
-	OutputBytes   int64                  `protobuf:"varint,4,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	MemoryBytes int64                  `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	Processes   int64                  `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
+	Seconds     int64                  `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	OutputBytes int64                  `protobuf:"varint,4,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	// Thousandths of a processor.
+	CpuMilli      int64 `protobuf:"varint,5,opt,name=cpu_milli,json=cpuMilli,proto3" json:"cpu_milli,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_computations_v1_computations_proto_msgTypes[2]
+	mi := &file_computations_v1_computations_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +360,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[2]
+	mi := &file_computations_v1_computations_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +373,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{2}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Limits) GetMemoryBytes() int64 {
@@ -311,6 +404,13 @@ func (x *Limits) GetOutputBytes() int64 {
 	return 0
 }
 
+func (x *Limits) GetCpuMilli() int64 {
+	if x != nil {
+		return x.CpuMilli
+	}
+	return 0
+}
+
 type DatasetSlot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The entry in the algorithm's datasets folder.
@@ -323,7 +423,7 @@ type DatasetSlot struct {
 
 func (x *DatasetSlot) Reset() {
 	*x = DatasetSlot{}
-	mi := &file_computations_v1_computations_proto_msgTypes[3]
+	mi := &file_computations_v1_computations_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +435,7 @@ func (x *DatasetSlot) String() string {
 func (*DatasetSlot) ProtoMessage() {}
 
 func (x *DatasetSlot) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[3]
+	mi := &file_computations_v1_computations_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +448,7 @@ func (x *DatasetSlot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetSlot.ProtoReflect.Descriptor instead.
 func (*DatasetSlot) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{3}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DatasetSlot) GetName() string {
@@ -396,7 +496,7 @@ type Computation struct {
 
 func (x *Computation) Reset() {
 	*x = Computation{}
-	mi := &file_computations_v1_computations_proto_msgTypes[4]
+	mi := &file_computations_v1_computations_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +508,7 @@ func (x *Computation) String() string {
 func (*Computation) ProtoMessage() {}
 
 func (x *Computation) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[4]
+	mi := &file_computations_v1_computations_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +521,7 @@ func (x *Computation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Computation.ProtoReflect.Descriptor instead.
 func (*Computation) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{4}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Computation) GetId() string {
@@ -526,7 +626,7 @@ type Party struct {
 
 func (x *Party) Reset() {
 	*x = Party{}
-	mi := &file_computations_v1_computations_proto_msgTypes[5]
+	mi := &file_computations_v1_computations_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +638,7 @@ func (x *Party) String() string {
 func (*Party) ProtoMessage() {}
 
 func (x *Party) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[5]
+	mi := &file_computations_v1_computations_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +651,7 @@ func (x *Party) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Party.ProtoReflect.Descriptor instead.
 func (*Party) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{5}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Party) GetUserId() string {
@@ -616,7 +716,7 @@ type Todo struct {
 
 func (x *Todo) Reset() {
 	*x = Todo{}
-	mi := &file_computations_v1_computations_proto_msgTypes[6]
+	mi := &file_computations_v1_computations_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +728,7 @@ func (x *Todo) String() string {
 func (*Todo) ProtoMessage() {}
 
 func (x *Todo) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[6]
+	mi := &file_computations_v1_computations_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +741,7 @@ func (x *Todo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Todo.ProtoReflect.Descriptor instead.
 func (*Todo) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{6}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Todo) GetAction() string {
@@ -678,7 +778,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_computations_v1_computations_proto_msgTypes[7]
+	mi := &file_computations_v1_computations_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +790,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[7]
+	mi := &file_computations_v1_computations_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +803,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{7}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Check) GetName() string {
@@ -744,7 +844,7 @@ type CreateComputationRequest struct {
 
 func (x *CreateComputationRequest) Reset() {
 	*x = CreateComputationRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[8]
+	mi := &file_computations_v1_computations_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +856,7 @@ func (x *CreateComputationRequest) String() string {
 func (*CreateComputationRequest) ProtoMessage() {}
 
 func (x *CreateComputationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[8]
+	mi := &file_computations_v1_computations_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +869,7 @@ func (x *CreateComputationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateComputationRequest.ProtoReflect.Descriptor instead.
 func (*CreateComputationRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{8}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateComputationRequest) GetWorkspaceId() string {
@@ -795,7 +895,7 @@ type CreateComputationResponse struct {
 
 func (x *CreateComputationResponse) Reset() {
 	*x = CreateComputationResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[9]
+	mi := &file_computations_v1_computations_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +907,7 @@ func (x *CreateComputationResponse) String() string {
 func (*CreateComputationResponse) ProtoMessage() {}
 
 func (x *CreateComputationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[9]
+	mi := &file_computations_v1_computations_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +920,7 @@ func (x *CreateComputationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateComputationResponse.ProtoReflect.Descriptor instead.
 func (*CreateComputationResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{9}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateComputationResponse) GetComputation() *Computation {
@@ -849,7 +949,7 @@ type ListComputationsRequest struct {
 
 func (x *ListComputationsRequest) Reset() {
 	*x = ListComputationsRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[10]
+	mi := &file_computations_v1_computations_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +961,7 @@ func (x *ListComputationsRequest) String() string {
 func (*ListComputationsRequest) ProtoMessage() {}
 
 func (x *ListComputationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[10]
+	mi := &file_computations_v1_computations_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +974,7 @@ func (x *ListComputationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListComputationsRequest.ProtoReflect.Descriptor instead.
 func (*ListComputationsRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{10}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListComputationsRequest) GetWorkspaceId() string {
@@ -936,7 +1036,7 @@ type ListComputationsResponse struct {
 
 func (x *ListComputationsResponse) Reset() {
 	*x = ListComputationsResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[11]
+	mi := &file_computations_v1_computations_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1048,7 @@ func (x *ListComputationsResponse) String() string {
 func (*ListComputationsResponse) ProtoMessage() {}
 
 func (x *ListComputationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[11]
+	mi := &file_computations_v1_computations_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1061,7 @@ func (x *ListComputationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListComputationsResponse.ProtoReflect.Descriptor instead.
 func (*ListComputationsResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{11}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListComputationsResponse) GetComputations() []*Computation {
@@ -987,7 +1087,7 @@ type CountComputationsRequest struct {
 
 func (x *CountComputationsRequest) Reset() {
 	*x = CountComputationsRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[12]
+	mi := &file_computations_v1_computations_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1099,7 @@ func (x *CountComputationsRequest) String() string {
 func (*CountComputationsRequest) ProtoMessage() {}
 
 func (x *CountComputationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[12]
+	mi := &file_computations_v1_computations_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1112,7 @@ func (x *CountComputationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountComputationsRequest.ProtoReflect.Descriptor instead.
 func (*CountComputationsRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{12}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CountComputationsRequest) GetWorkspaceId() string {
@@ -1031,7 +1131,7 @@ type CountComputationsResponse struct {
 
 func (x *CountComputationsResponse) Reset() {
 	*x = CountComputationsResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[13]
+	mi := &file_computations_v1_computations_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1143,7 @@ func (x *CountComputationsResponse) String() string {
 func (*CountComputationsResponse) ProtoMessage() {}
 
 func (x *CountComputationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[13]
+	mi := &file_computations_v1_computations_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1156,7 @@ func (x *CountComputationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountComputationsResponse.ProtoReflect.Descriptor instead.
 func (*CountComputationsResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{13}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CountComputationsResponse) GetCounts() map[string]int64 {
@@ -1075,7 +1175,7 @@ type GetComputationRequest struct {
 
 func (x *GetComputationRequest) Reset() {
 	*x = GetComputationRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[14]
+	mi := &file_computations_v1_computations_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1187,7 @@ func (x *GetComputationRequest) String() string {
 func (*GetComputationRequest) ProtoMessage() {}
 
 func (x *GetComputationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[14]
+	mi := &file_computations_v1_computations_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1200,7 @@ func (x *GetComputationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetComputationRequest.ProtoReflect.Descriptor instead.
 func (*GetComputationRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{14}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetComputationRequest) GetComputationId() string {
@@ -1133,7 +1233,7 @@ type GetComputationResponse struct {
 
 func (x *GetComputationResponse) Reset() {
 	*x = GetComputationResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[15]
+	mi := &file_computations_v1_computations_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1245,7 @@ func (x *GetComputationResponse) String() string {
 func (*GetComputationResponse) ProtoMessage() {}
 
 func (x *GetComputationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[15]
+	mi := &file_computations_v1_computations_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1258,7 @@ func (x *GetComputationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetComputationResponse.ProtoReflect.Descriptor instead.
 func (*GetComputationResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{15}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetComputationResponse) GetComputation() *Computation {
@@ -1243,7 +1343,7 @@ type EditDraftRequest struct {
 
 func (x *EditDraftRequest) Reset() {
 	*x = EditDraftRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[16]
+	mi := &file_computations_v1_computations_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1355,7 @@ func (x *EditDraftRequest) String() string {
 func (*EditDraftRequest) ProtoMessage() {}
 
 func (x *EditDraftRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[16]
+	mi := &file_computations_v1_computations_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1368,7 @@ func (x *EditDraftRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditDraftRequest.ProtoReflect.Descriptor instead.
 func (*EditDraftRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{16}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EditDraftRequest) GetComputationId() string {
@@ -1301,7 +1401,7 @@ type EditDraftResponse struct {
 
 func (x *EditDraftResponse) Reset() {
 	*x = EditDraftResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[17]
+	mi := &file_computations_v1_computations_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1413,7 @@ func (x *EditDraftResponse) String() string {
 func (*EditDraftResponse) ProtoMessage() {}
 
 func (x *EditDraftResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[17]
+	mi := &file_computations_v1_computations_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1426,7 @@ func (x *EditDraftResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditDraftResponse.ProtoReflect.Descriptor instead.
 func (*EditDraftResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{17}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EditDraftResponse) GetComputation() *Computation {
@@ -1349,7 +1449,7 @@ type SetPartsRequest struct {
 
 func (x *SetPartsRequest) Reset() {
 	*x = SetPartsRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[18]
+	mi := &file_computations_v1_computations_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1461,7 @@ func (x *SetPartsRequest) String() string {
 func (*SetPartsRequest) ProtoMessage() {}
 
 func (x *SetPartsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[18]
+	mi := &file_computations_v1_computations_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1474,7 @@ func (x *SetPartsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPartsRequest.ProtoReflect.Descriptor instead.
 func (*SetPartsRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{18}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetPartsRequest) GetComputationId() string {
@@ -1406,7 +1506,7 @@ type SetPartsResponse struct {
 
 func (x *SetPartsResponse) Reset() {
 	*x = SetPartsResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[19]
+	mi := &file_computations_v1_computations_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1518,7 @@ func (x *SetPartsResponse) String() string {
 func (*SetPartsResponse) ProtoMessage() {}
 
 func (x *SetPartsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[19]
+	mi := &file_computations_v1_computations_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1531,7 @@ func (x *SetPartsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPartsResponse.ProtoReflect.Descriptor instead.
 func (*SetPartsResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{19}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{20}
 }
 
 type SupplyRequest struct {
@@ -1448,7 +1548,7 @@ type SupplyRequest struct {
 
 func (x *SupplyRequest) Reset() {
 	*x = SupplyRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[20]
+	mi := &file_computations_v1_computations_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1560,7 @@ func (x *SupplyRequest) String() string {
 func (*SupplyRequest) ProtoMessage() {}
 
 func (x *SupplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[20]
+	mi := &file_computations_v1_computations_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1573,7 @@ func (x *SupplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupplyRequest.ProtoReflect.Descriptor instead.
 func (*SupplyRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{20}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SupplyRequest) GetComputationId() string {
@@ -1512,7 +1612,7 @@ type SupplyResponse struct {
 
 func (x *SupplyResponse) Reset() {
 	*x = SupplyResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[21]
+	mi := &file_computations_v1_computations_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1624,7 @@ func (x *SupplyResponse) String() string {
 func (*SupplyResponse) ProtoMessage() {}
 
 func (x *SupplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[21]
+	mi := &file_computations_v1_computations_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1637,7 @@ func (x *SupplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupplyResponse.ProtoReflect.Descriptor instead.
 func (*SupplyResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{21}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{22}
 }
 
 type FreezeRequest struct {
@@ -1550,7 +1650,7 @@ type FreezeRequest struct {
 
 func (x *FreezeRequest) Reset() {
 	*x = FreezeRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[22]
+	mi := &file_computations_v1_computations_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1662,7 @@ func (x *FreezeRequest) String() string {
 func (*FreezeRequest) ProtoMessage() {}
 
 func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[22]
+	mi := &file_computations_v1_computations_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1675,7 @@ func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
 func (*FreezeRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{22}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FreezeRequest) GetComputationId() string {
@@ -1601,7 +1701,7 @@ type FreezeResponse struct {
 
 func (x *FreezeResponse) Reset() {
 	*x = FreezeResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[23]
+	mi := &file_computations_v1_computations_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1713,7 @@ func (x *FreezeResponse) String() string {
 func (*FreezeResponse) ProtoMessage() {}
 
 func (x *FreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[23]
+	mi := &file_computations_v1_computations_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1726,7 @@ func (x *FreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeResponse.ProtoReflect.Descriptor instead.
 func (*FreezeResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{23}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FreezeResponse) GetComputation() *Computation {
@@ -1645,7 +1745,7 @@ type GetManifestRequest struct {
 
 func (x *GetManifestRequest) Reset() {
 	*x = GetManifestRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[24]
+	mi := &file_computations_v1_computations_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1757,7 @@ func (x *GetManifestRequest) String() string {
 func (*GetManifestRequest) ProtoMessage() {}
 
 func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[24]
+	mi := &file_computations_v1_computations_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1770,7 @@ func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetManifestRequest.ProtoReflect.Descriptor instead.
 func (*GetManifestRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{24}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetManifestRequest) GetComputationId() string {
@@ -1692,7 +1792,7 @@ type GetManifestResponse struct {
 
 func (x *GetManifestResponse) Reset() {
 	*x = GetManifestResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[25]
+	mi := &file_computations_v1_computations_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1804,7 @@ func (x *GetManifestResponse) String() string {
 func (*GetManifestResponse) ProtoMessage() {}
 
 func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[25]
+	mi := &file_computations_v1_computations_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1817,7 @@ func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetManifestResponse.ProtoReflect.Descriptor instead.
 func (*GetManifestResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{25}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetManifestResponse) GetManifest() []byte {
@@ -1754,7 +1854,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_computations_v1_computations_proto_msgTypes[26]
+	mi := &file_computations_v1_computations_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1866,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[26]
+	mi := &file_computations_v1_computations_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1879,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{26}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Approval) GetPublicKey() []byte {
@@ -1816,7 +1916,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[27]
+	mi := &file_computations_v1_computations_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1928,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[27]
+	mi := &file_computations_v1_computations_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +1941,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{27}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApproveRequest) GetComputationId() string {
@@ -1873,7 +1973,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[28]
+	mi := &file_computations_v1_computations_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +1985,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[28]
+	mi := &file_computations_v1_computations_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +1998,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{28}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{29}
 }
 
 type DryRunRequest struct {
@@ -1910,7 +2010,7 @@ type DryRunRequest struct {
 
 func (x *DryRunRequest) Reset() {
 	*x = DryRunRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[29]
+	mi := &file_computations_v1_computations_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2022,7 @@ func (x *DryRunRequest) String() string {
 func (*DryRunRequest) ProtoMessage() {}
 
 func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[29]
+	mi := &file_computations_v1_computations_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2035,7 @@ func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DryRunRequest.ProtoReflect.Descriptor instead.
 func (*DryRunRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{29}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DryRunRequest) GetComputationId() string {
@@ -1954,7 +2054,7 @@ type DryRunResponse struct {
 
 func (x *DryRunResponse) Reset() {
 	*x = DryRunResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[30]
+	mi := &file_computations_v1_computations_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2066,7 @@ func (x *DryRunResponse) String() string {
 func (*DryRunResponse) ProtoMessage() {}
 
 func (x *DryRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[30]
+	mi := &file_computations_v1_computations_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2079,7 @@ func (x *DryRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DryRunResponse.ProtoReflect.Descriptor instead.
 func (*DryRunResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{30}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DryRunResponse) GetChecks() []*Check {
@@ -1998,7 +2098,7 @@ type CopyComputationRequest struct {
 
 func (x *CopyComputationRequest) Reset() {
 	*x = CopyComputationRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[31]
+	mi := &file_computations_v1_computations_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2110,7 @@ func (x *CopyComputationRequest) String() string {
 func (*CopyComputationRequest) ProtoMessage() {}
 
 func (x *CopyComputationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[31]
+	mi := &file_computations_v1_computations_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2123,7 @@ func (x *CopyComputationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyComputationRequest.ProtoReflect.Descriptor instead.
 func (*CopyComputationRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{31}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CopyComputationRequest) GetComputationId() string {
@@ -2042,7 +2142,7 @@ type CopyComputationResponse struct {
 
 func (x *CopyComputationResponse) Reset() {
 	*x = CopyComputationResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[32]
+	mi := &file_computations_v1_computations_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2154,7 @@ func (x *CopyComputationResponse) String() string {
 func (*CopyComputationResponse) ProtoMessage() {}
 
 func (x *CopyComputationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[32]
+	mi := &file_computations_v1_computations_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2167,7 @@ func (x *CopyComputationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyComputationResponse.ProtoReflect.Descriptor instead.
 func (*CopyComputationResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{32}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CopyComputationResponse) GetComputation() *Computation {
@@ -2086,7 +2186,7 @@ type ExportComputationRequest struct {
 
 func (x *ExportComputationRequest) Reset() {
 	*x = ExportComputationRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[33]
+	mi := &file_computations_v1_computations_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2198,7 @@ func (x *ExportComputationRequest) String() string {
 func (*ExportComputationRequest) ProtoMessage() {}
 
 func (x *ExportComputationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[33]
+	mi := &file_computations_v1_computations_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2211,7 @@ func (x *ExportComputationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportComputationRequest.ProtoReflect.Descriptor instead.
 func (*ExportComputationRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{33}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExportComputationRequest) GetComputationId() string {
@@ -2130,7 +2230,7 @@ type ExportComputationResponse struct {
 
 func (x *ExportComputationResponse) Reset() {
 	*x = ExportComputationResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[34]
+	mi := &file_computations_v1_computations_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2242,7 @@ func (x *ExportComputationResponse) String() string {
 func (*ExportComputationResponse) ProtoMessage() {}
 
 func (x *ExportComputationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[34]
+	mi := &file_computations_v1_computations_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2255,7 @@ func (x *ExportComputationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportComputationResponse.ProtoReflect.Descriptor instead.
 func (*ExportComputationResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{34}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExportComputationResponse) GetJson() []byte {
@@ -2175,7 +2275,7 @@ type ImportComputationRequest struct {
 
 func (x *ImportComputationRequest) Reset() {
 	*x = ImportComputationRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[35]
+	mi := &file_computations_v1_computations_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2287,7 @@ func (x *ImportComputationRequest) String() string {
 func (*ImportComputationRequest) ProtoMessage() {}
 
 func (x *ImportComputationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[35]
+	mi := &file_computations_v1_computations_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2300,7 @@ func (x *ImportComputationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportComputationRequest.ProtoReflect.Descriptor instead.
 func (*ImportComputationRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{35}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ImportComputationRequest) GetWorkspaceId() string {
@@ -2226,7 +2326,7 @@ type ImportComputationResponse struct {
 
 func (x *ImportComputationResponse) Reset() {
 	*x = ImportComputationResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[36]
+	mi := &file_computations_v1_computations_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2338,7 @@ func (x *ImportComputationResponse) String() string {
 func (*ImportComputationResponse) ProtoMessage() {}
 
 func (x *ImportComputationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[36]
+	mi := &file_computations_v1_computations_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2351,7 @@ func (x *ImportComputationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportComputationResponse.ProtoReflect.Descriptor instead.
 func (*ImportComputationResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{36}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ImportComputationResponse) GetComputation() *Computation {
@@ -2271,7 +2371,7 @@ type ArchiveComputationRequest struct {
 
 func (x *ArchiveComputationRequest) Reset() {
 	*x = ArchiveComputationRequest{}
-	mi := &file_computations_v1_computations_proto_msgTypes[37]
+	mi := &file_computations_v1_computations_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2383,7 @@ func (x *ArchiveComputationRequest) String() string {
 func (*ArchiveComputationRequest) ProtoMessage() {}
 
 func (x *ArchiveComputationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[37]
+	mi := &file_computations_v1_computations_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2396,7 @@ func (x *ArchiveComputationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveComputationRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveComputationRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{37}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ArchiveComputationRequest) GetComputationId() string {
@@ -2321,7 +2421,7 @@ type ArchiveComputationResponse struct {
 
 func (x *ArchiveComputationResponse) Reset() {
 	*x = ArchiveComputationResponse{}
-	mi := &file_computations_v1_computations_proto_msgTypes[38]
+	mi := &file_computations_v1_computations_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2433,7 @@ func (x *ArchiveComputationResponse) String() string {
 func (*ArchiveComputationResponse) ProtoMessage() {}
 
 func (x *ArchiveComputationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_computations_proto_msgTypes[38]
+	mi := &file_computations_v1_computations_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,14 +2446,14 @@ func (x *ArchiveComputationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveComputationResponse.ProtoReflect.Descriptor instead.
 func (*ArchiveComputationResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_computations_proto_rawDescGZIP(), []int{38}
+	return file_computations_v1_computations_proto_rawDescGZIP(), []int{39}
 }
 
 var File_computations_v1_computations_proto protoreflect.FileDescriptor
 
 const file_computations_v1_computations_proto_rawDesc = "" +
 	"\n" +
-	"\"computations/v1/computations.proto\x12\x15cocos.computations.v1\x1a!computations/v1/invitations.proto\x1a\x1acomputations/v1/runs.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x04\n" +
+	"\"computations/v1/computations.proto\x12\x15cocos.computations.v1\x1a!computations/v1/invitations.proto\x1a\x1acomputations/v1/runs.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x05\n" +
 	"\x05Draft\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x10\n" +
@@ -2368,10 +2468,18 @@ const file_computations_v1_computations_proto_rawDesc = "" +
 	"\x04keys\x18\n" +
 	" \x03(\v2&.cocos.computations.v1.Draft.KeysEntryR\x04keys\x12\x14\n" +
 	"\x05image\x18\v \x01(\tR\x05image\x12+\n" +
-	"\x03ttl\x18\f \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x1a7\n" +
+	"\x03ttl\x18\f \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
+	"\arelease\x18\r \x03(\v2\x1e.cocos.computations.v1.ReleaseR\arelease\x12\x10\n" +
+	"\x03pad\x18\x0e \x01(\bR\x03pad\x12'\n" +
+	"\x0foperator_output\x18\x0f \x01(\bR\x0eoperatorOutput\x1a7\n" +
 	"\tKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +
+	"\aRelease\x12\x1f\n" +
+	"\vconsumer_id\x18\x01 \x01(\tR\n" +
+	"consumerId\x12\x14\n" +
+	"\x05files\x18\x02 \x03(\tR\x05files\x12\x16\n" +
+	"\x06output\x18\x03 \x01(\bR\x06output\"\x8f\x02\n" +
 	"\rAlgorithmSlot\x12\x1f\n" +
 	"\vprovider_id\x18\x01 \x01(\tR\n" +
 	"providerId\x12\x19\n" +
@@ -2381,12 +2489,13 @@ const file_computations_v1_computations_proto_rawDesc = "" +
 	"\x06limits\x18\x05 \x01(\v2\x1d.cocos.computations.v1.LimitsR\x06limits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa3\x01\n" +
 	"\x06Limits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1c\n" +
 	"\tprocesses\x18\x02 \x01(\x03R\tprocesses\x12\x18\n" +
 	"\aseconds\x18\x03 \x01(\x03R\aseconds\x12!\n" +
-	"\foutput_bytes\x18\x04 \x01(\x03R\voutputBytes\"]\n" +
+	"\foutput_bytes\x18\x04 \x01(\x03R\voutputBytes\x12\x1b\n" +
+	"\tcpu_milli\x18\x05 \x01(\x03R\bcpuMilli\"]\n" +
 	"\vDatasetSlot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vprovider_id\x18\x02 \x01(\tR\n" +
@@ -2553,119 +2662,121 @@ func file_computations_v1_computations_proto_rawDescGZIP() []byte {
 	return file_computations_v1_computations_proto_rawDescData
 }
 
-var file_computations_v1_computations_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_computations_v1_computations_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_computations_v1_computations_proto_goTypes = []any{
 	(*Draft)(nil),                      // 0: cocos.computations.v1.Draft
-	(*AlgorithmSlot)(nil),              // 1: cocos.computations.v1.AlgorithmSlot
-	(*Limits)(nil),                     // 2: cocos.computations.v1.Limits
-	(*DatasetSlot)(nil),                // 3: cocos.computations.v1.DatasetSlot
-	(*Computation)(nil),                // 4: cocos.computations.v1.Computation
-	(*Party)(nil),                      // 5: cocos.computations.v1.Party
-	(*Todo)(nil),                       // 6: cocos.computations.v1.Todo
-	(*Check)(nil),                      // 7: cocos.computations.v1.Check
-	(*CreateComputationRequest)(nil),   // 8: cocos.computations.v1.CreateComputationRequest
-	(*CreateComputationResponse)(nil),  // 9: cocos.computations.v1.CreateComputationResponse
-	(*ListComputationsRequest)(nil),    // 10: cocos.computations.v1.ListComputationsRequest
-	(*ListComputationsResponse)(nil),   // 11: cocos.computations.v1.ListComputationsResponse
-	(*CountComputationsRequest)(nil),   // 12: cocos.computations.v1.CountComputationsRequest
-	(*CountComputationsResponse)(nil),  // 13: cocos.computations.v1.CountComputationsResponse
-	(*GetComputationRequest)(nil),      // 14: cocos.computations.v1.GetComputationRequest
-	(*GetComputationResponse)(nil),     // 15: cocos.computations.v1.GetComputationResponse
-	(*EditDraftRequest)(nil),           // 16: cocos.computations.v1.EditDraftRequest
-	(*EditDraftResponse)(nil),          // 17: cocos.computations.v1.EditDraftResponse
-	(*SetPartsRequest)(nil),            // 18: cocos.computations.v1.SetPartsRequest
-	(*SetPartsResponse)(nil),           // 19: cocos.computations.v1.SetPartsResponse
-	(*SupplyRequest)(nil),              // 20: cocos.computations.v1.SupplyRequest
-	(*SupplyResponse)(nil),             // 21: cocos.computations.v1.SupplyResponse
-	(*FreezeRequest)(nil),              // 22: cocos.computations.v1.FreezeRequest
-	(*FreezeResponse)(nil),             // 23: cocos.computations.v1.FreezeResponse
-	(*GetManifestRequest)(nil),         // 24: cocos.computations.v1.GetManifestRequest
-	(*GetManifestResponse)(nil),        // 25: cocos.computations.v1.GetManifestResponse
-	(*Approval)(nil),                   // 26: cocos.computations.v1.Approval
-	(*ApproveRequest)(nil),             // 27: cocos.computations.v1.ApproveRequest
-	(*ApproveResponse)(nil),            // 28: cocos.computations.v1.ApproveResponse
-	(*DryRunRequest)(nil),              // 29: cocos.computations.v1.DryRunRequest
-	(*DryRunResponse)(nil),             // 30: cocos.computations.v1.DryRunResponse
-	(*CopyComputationRequest)(nil),     // 31: cocos.computations.v1.CopyComputationRequest
-	(*CopyComputationResponse)(nil),    // 32: cocos.computations.v1.CopyComputationResponse
-	(*ExportComputationRequest)(nil),   // 33: cocos.computations.v1.ExportComputationRequest
-	(*ExportComputationResponse)(nil),  // 34: cocos.computations.v1.ExportComputationResponse
-	(*ImportComputationRequest)(nil),   // 35: cocos.computations.v1.ImportComputationRequest
-	(*ImportComputationResponse)(nil),  // 36: cocos.computations.v1.ImportComputationResponse
-	(*ArchiveComputationRequest)(nil),  // 37: cocos.computations.v1.ArchiveComputationRequest
-	(*ArchiveComputationResponse)(nil), // 38: cocos.computations.v1.ArchiveComputationResponse
-	nil,                                // 39: cocos.computations.v1.Draft.KeysEntry
-	nil,                                // 40: cocos.computations.v1.AlgorithmSlot.EnvEntry
-	nil,                                // 41: cocos.computations.v1.CountComputationsResponse.CountsEntry
-	(*durationpb.Duration)(nil),        // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
-	(*Run)(nil),                        // 44: cocos.computations.v1.Run
-	(*Invitation)(nil),                 // 45: cocos.computations.v1.Invitation
+	(*Release)(nil),                    // 1: cocos.computations.v1.Release
+	(*AlgorithmSlot)(nil),              // 2: cocos.computations.v1.AlgorithmSlot
+	(*Limits)(nil),                     // 3: cocos.computations.v1.Limits
+	(*DatasetSlot)(nil),                // 4: cocos.computations.v1.DatasetSlot
+	(*Computation)(nil),                // 5: cocos.computations.v1.Computation
+	(*Party)(nil),                      // 6: cocos.computations.v1.Party
+	(*Todo)(nil),                       // 7: cocos.computations.v1.Todo
+	(*Check)(nil),                      // 8: cocos.computations.v1.Check
+	(*CreateComputationRequest)(nil),   // 9: cocos.computations.v1.CreateComputationRequest
+	(*CreateComputationResponse)(nil),  // 10: cocos.computations.v1.CreateComputationResponse
+	(*ListComputationsRequest)(nil),    // 11: cocos.computations.v1.ListComputationsRequest
+	(*ListComputationsResponse)(nil),   // 12: cocos.computations.v1.ListComputationsResponse
+	(*CountComputationsRequest)(nil),   // 13: cocos.computations.v1.CountComputationsRequest
+	(*CountComputationsResponse)(nil),  // 14: cocos.computations.v1.CountComputationsResponse
+	(*GetComputationRequest)(nil),      // 15: cocos.computations.v1.GetComputationRequest
+	(*GetComputationResponse)(nil),     // 16: cocos.computations.v1.GetComputationResponse
+	(*EditDraftRequest)(nil),           // 17: cocos.computations.v1.EditDraftRequest
+	(*EditDraftResponse)(nil),          // 18: cocos.computations.v1.EditDraftResponse
+	(*SetPartsRequest)(nil),            // 19: cocos.computations.v1.SetPartsRequest
+	(*SetPartsResponse)(nil),           // 20: cocos.computations.v1.SetPartsResponse
+	(*SupplyRequest)(nil),              // 21: cocos.computations.v1.SupplyRequest
+	(*SupplyResponse)(nil),             // 22: cocos.computations.v1.SupplyResponse
+	(*FreezeRequest)(nil),              // 23: cocos.computations.v1.FreezeRequest
+	(*FreezeResponse)(nil),             // 24: cocos.computations.v1.FreezeResponse
+	(*GetManifestRequest)(nil),         // 25: cocos.computations.v1.GetManifestRequest
+	(*GetManifestResponse)(nil),        // 26: cocos.computations.v1.GetManifestResponse
+	(*Approval)(nil),                   // 27: cocos.computations.v1.Approval
+	(*ApproveRequest)(nil),             // 28: cocos.computations.v1.ApproveRequest
+	(*ApproveResponse)(nil),            // 29: cocos.computations.v1.ApproveResponse
+	(*DryRunRequest)(nil),              // 30: cocos.computations.v1.DryRunRequest
+	(*DryRunResponse)(nil),             // 31: cocos.computations.v1.DryRunResponse
+	(*CopyComputationRequest)(nil),     // 32: cocos.computations.v1.CopyComputationRequest
+	(*CopyComputationResponse)(nil),    // 33: cocos.computations.v1.CopyComputationResponse
+	(*ExportComputationRequest)(nil),   // 34: cocos.computations.v1.ExportComputationRequest
+	(*ExportComputationResponse)(nil),  // 35: cocos.computations.v1.ExportComputationResponse
+	(*ImportComputationRequest)(nil),   // 36: cocos.computations.v1.ImportComputationRequest
+	(*ImportComputationResponse)(nil),  // 37: cocos.computations.v1.ImportComputationResponse
+	(*ArchiveComputationRequest)(nil),  // 38: cocos.computations.v1.ArchiveComputationRequest
+	(*ArchiveComputationResponse)(nil), // 39: cocos.computations.v1.ArchiveComputationResponse
+	nil,                                // 40: cocos.computations.v1.Draft.KeysEntry
+	nil,                                // 41: cocos.computations.v1.AlgorithmSlot.EnvEntry
+	nil,                                // 42: cocos.computations.v1.CountComputationsResponse.CountsEntry
+	(*durationpb.Duration)(nil),        // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
+	(*Run)(nil),                        // 45: cocos.computations.v1.Run
+	(*Invitation)(nil),                 // 46: cocos.computations.v1.Invitation
 }
 var file_computations_v1_computations_proto_depIdxs = []int32{
-	1,  // 0: cocos.computations.v1.Draft.algorithm:type_name -> cocos.computations.v1.AlgorithmSlot
-	3,  // 1: cocos.computations.v1.Draft.datasets:type_name -> cocos.computations.v1.DatasetSlot
-	39, // 2: cocos.computations.v1.Draft.keys:type_name -> cocos.computations.v1.Draft.KeysEntry
-	42, // 3: cocos.computations.v1.Draft.ttl:type_name -> google.protobuf.Duration
-	40, // 4: cocos.computations.v1.AlgorithmSlot.env:type_name -> cocos.computations.v1.AlgorithmSlot.EnvEntry
-	2,  // 5: cocos.computations.v1.AlgorithmSlot.limits:type_name -> cocos.computations.v1.Limits
-	43, // 6: cocos.computations.v1.Computation.created:type_name -> google.protobuf.Timestamp
-	43, // 7: cocos.computations.v1.Computation.frozen:type_name -> google.protobuf.Timestamp
-	43, // 8: cocos.computations.v1.Computation.archived:type_name -> google.protobuf.Timestamp
-	43, // 9: cocos.computations.v1.Party.approved:type_name -> google.protobuf.Timestamp
-	0,  // 10: cocos.computations.v1.CreateComputationRequest.draft:type_name -> cocos.computations.v1.Draft
-	4,  // 11: cocos.computations.v1.CreateComputationResponse.computation:type_name -> cocos.computations.v1.Computation
-	4,  // 12: cocos.computations.v1.ListComputationsResponse.computations:type_name -> cocos.computations.v1.Computation
-	41, // 13: cocos.computations.v1.CountComputationsResponse.counts:type_name -> cocos.computations.v1.CountComputationsResponse.CountsEntry
-	4,  // 14: cocos.computations.v1.GetComputationResponse.computation:type_name -> cocos.computations.v1.Computation
-	0,  // 15: cocos.computations.v1.GetComputationResponse.draft:type_name -> cocos.computations.v1.Draft
-	5,  // 16: cocos.computations.v1.GetComputationResponse.parties:type_name -> cocos.computations.v1.Party
-	44, // 17: cocos.computations.v1.GetComputationResponse.runs:type_name -> cocos.computations.v1.Run
-	6,  // 18: cocos.computations.v1.GetComputationResponse.todo:type_name -> cocos.computations.v1.Todo
-	45, // 19: cocos.computations.v1.GetComputationResponse.invitations:type_name -> cocos.computations.v1.Invitation
-	0,  // 20: cocos.computations.v1.EditDraftRequest.draft:type_name -> cocos.computations.v1.Draft
-	4,  // 21: cocos.computations.v1.EditDraftResponse.computation:type_name -> cocos.computations.v1.Computation
-	4,  // 22: cocos.computations.v1.FreezeResponse.computation:type_name -> cocos.computations.v1.Computation
-	26, // 23: cocos.computations.v1.GetManifestResponse.approvals:type_name -> cocos.computations.v1.Approval
-	43, // 24: cocos.computations.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	7,  // 25: cocos.computations.v1.DryRunResponse.checks:type_name -> cocos.computations.v1.Check
-	4,  // 26: cocos.computations.v1.CopyComputationResponse.computation:type_name -> cocos.computations.v1.Computation
-	4,  // 27: cocos.computations.v1.ImportComputationResponse.computation:type_name -> cocos.computations.v1.Computation
-	8,  // 28: cocos.computations.v1.ComputationsService.CreateComputation:input_type -> cocos.computations.v1.CreateComputationRequest
-	10, // 29: cocos.computations.v1.ComputationsService.ListComputations:input_type -> cocos.computations.v1.ListComputationsRequest
-	12, // 30: cocos.computations.v1.ComputationsService.CountComputations:input_type -> cocos.computations.v1.CountComputationsRequest
-	14, // 31: cocos.computations.v1.ComputationsService.GetComputation:input_type -> cocos.computations.v1.GetComputationRequest
-	16, // 32: cocos.computations.v1.ComputationsService.EditDraft:input_type -> cocos.computations.v1.EditDraftRequest
-	18, // 33: cocos.computations.v1.ComputationsService.SetParts:input_type -> cocos.computations.v1.SetPartsRequest
-	20, // 34: cocos.computations.v1.ComputationsService.Supply:input_type -> cocos.computations.v1.SupplyRequest
-	22, // 35: cocos.computations.v1.ComputationsService.Freeze:input_type -> cocos.computations.v1.FreezeRequest
-	24, // 36: cocos.computations.v1.ComputationsService.GetManifest:input_type -> cocos.computations.v1.GetManifestRequest
-	27, // 37: cocos.computations.v1.ComputationsService.Approve:input_type -> cocos.computations.v1.ApproveRequest
-	29, // 38: cocos.computations.v1.ComputationsService.DryRun:input_type -> cocos.computations.v1.DryRunRequest
-	31, // 39: cocos.computations.v1.ComputationsService.CopyComputation:input_type -> cocos.computations.v1.CopyComputationRequest
-	33, // 40: cocos.computations.v1.ComputationsService.ExportComputation:input_type -> cocos.computations.v1.ExportComputationRequest
-	35, // 41: cocos.computations.v1.ComputationsService.ImportComputation:input_type -> cocos.computations.v1.ImportComputationRequest
-	37, // 42: cocos.computations.v1.ComputationsService.ArchiveComputation:input_type -> cocos.computations.v1.ArchiveComputationRequest
-	9,  // 43: cocos.computations.v1.ComputationsService.CreateComputation:output_type -> cocos.computations.v1.CreateComputationResponse
-	11, // 44: cocos.computations.v1.ComputationsService.ListComputations:output_type -> cocos.computations.v1.ListComputationsResponse
-	13, // 45: cocos.computations.v1.ComputationsService.CountComputations:output_type -> cocos.computations.v1.CountComputationsResponse
-	15, // 46: cocos.computations.v1.ComputationsService.GetComputation:output_type -> cocos.computations.v1.GetComputationResponse
-	17, // 47: cocos.computations.v1.ComputationsService.EditDraft:output_type -> cocos.computations.v1.EditDraftResponse
-	19, // 48: cocos.computations.v1.ComputationsService.SetParts:output_type -> cocos.computations.v1.SetPartsResponse
-	21, // 49: cocos.computations.v1.ComputationsService.Supply:output_type -> cocos.computations.v1.SupplyResponse
-	23, // 50: cocos.computations.v1.ComputationsService.Freeze:output_type -> cocos.computations.v1.FreezeResponse
-	25, // 51: cocos.computations.v1.ComputationsService.GetManifest:output_type -> cocos.computations.v1.GetManifestResponse
-	28, // 52: cocos.computations.v1.ComputationsService.Approve:output_type -> cocos.computations.v1.ApproveResponse
-	30, // 53: cocos.computations.v1.ComputationsService.DryRun:output_type -> cocos.computations.v1.DryRunResponse
-	32, // 54: cocos.computations.v1.ComputationsService.CopyComputation:output_type -> cocos.computations.v1.CopyComputationResponse
-	34, // 55: cocos.computations.v1.ComputationsService.ExportComputation:output_type -> cocos.computations.v1.ExportComputationResponse
-	36, // 56: cocos.computations.v1.ComputationsService.ImportComputation:output_type -> cocos.computations.v1.ImportComputationResponse
-	38, // 57: cocos.computations.v1.ComputationsService.ArchiveComputation:output_type -> cocos.computations.v1.ArchiveComputationResponse
-	43, // [43:58] is the sub-list for method output_type
-	28, // [28:43] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	2,  // 0: cocos.computations.v1.Draft.algorithm:type_name -> cocos.computations.v1.AlgorithmSlot
+	4,  // 1: cocos.computations.v1.Draft.datasets:type_name -> cocos.computations.v1.DatasetSlot
+	40, // 2: cocos.computations.v1.Draft.keys:type_name -> cocos.computations.v1.Draft.KeysEntry
+	43, // 3: cocos.computations.v1.Draft.ttl:type_name -> google.protobuf.Duration
+	1,  // 4: cocos.computations.v1.Draft.release:type_name -> cocos.computations.v1.Release
+	41, // 5: cocos.computations.v1.AlgorithmSlot.env:type_name -> cocos.computations.v1.AlgorithmSlot.EnvEntry
+	3,  // 6: cocos.computations.v1.AlgorithmSlot.limits:type_name -> cocos.computations.v1.Limits
+	44, // 7: cocos.computations.v1.Computation.created:type_name -> google.protobuf.Timestamp
+	44, // 8: cocos.computations.v1.Computation.frozen:type_name -> google.protobuf.Timestamp
+	44, // 9: cocos.computations.v1.Computation.archived:type_name -> google.protobuf.Timestamp
+	44, // 10: cocos.computations.v1.Party.approved:type_name -> google.protobuf.Timestamp
+	0,  // 11: cocos.computations.v1.CreateComputationRequest.draft:type_name -> cocos.computations.v1.Draft
+	5,  // 12: cocos.computations.v1.CreateComputationResponse.computation:type_name -> cocos.computations.v1.Computation
+	5,  // 13: cocos.computations.v1.ListComputationsResponse.computations:type_name -> cocos.computations.v1.Computation
+	42, // 14: cocos.computations.v1.CountComputationsResponse.counts:type_name -> cocos.computations.v1.CountComputationsResponse.CountsEntry
+	5,  // 15: cocos.computations.v1.GetComputationResponse.computation:type_name -> cocos.computations.v1.Computation
+	0,  // 16: cocos.computations.v1.GetComputationResponse.draft:type_name -> cocos.computations.v1.Draft
+	6,  // 17: cocos.computations.v1.GetComputationResponse.parties:type_name -> cocos.computations.v1.Party
+	45, // 18: cocos.computations.v1.GetComputationResponse.runs:type_name -> cocos.computations.v1.Run
+	7,  // 19: cocos.computations.v1.GetComputationResponse.todo:type_name -> cocos.computations.v1.Todo
+	46, // 20: cocos.computations.v1.GetComputationResponse.invitations:type_name -> cocos.computations.v1.Invitation
+	0,  // 21: cocos.computations.v1.EditDraftRequest.draft:type_name -> cocos.computations.v1.Draft
+	5,  // 22: cocos.computations.v1.EditDraftResponse.computation:type_name -> cocos.computations.v1.Computation
+	5,  // 23: cocos.computations.v1.FreezeResponse.computation:type_name -> cocos.computations.v1.Computation
+	27, // 24: cocos.computations.v1.GetManifestResponse.approvals:type_name -> cocos.computations.v1.Approval
+	44, // 25: cocos.computations.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	8,  // 26: cocos.computations.v1.DryRunResponse.checks:type_name -> cocos.computations.v1.Check
+	5,  // 27: cocos.computations.v1.CopyComputationResponse.computation:type_name -> cocos.computations.v1.Computation
+	5,  // 28: cocos.computations.v1.ImportComputationResponse.computation:type_name -> cocos.computations.v1.Computation
+	9,  // 29: cocos.computations.v1.ComputationsService.CreateComputation:input_type -> cocos.computations.v1.CreateComputationRequest
+	11, // 30: cocos.computations.v1.ComputationsService.ListComputations:input_type -> cocos.computations.v1.ListComputationsRequest
+	13, // 31: cocos.computations.v1.ComputationsService.CountComputations:input_type -> cocos.computations.v1.CountComputationsRequest
+	15, // 32: cocos.computations.v1.ComputationsService.GetComputation:input_type -> cocos.computations.v1.GetComputationRequest
+	17, // 33: cocos.computations.v1.ComputationsService.EditDraft:input_type -> cocos.computations.v1.EditDraftRequest
+	19, // 34: cocos.computations.v1.ComputationsService.SetParts:input_type -> cocos.computations.v1.SetPartsRequest
+	21, // 35: cocos.computations.v1.ComputationsService.Supply:input_type -> cocos.computations.v1.SupplyRequest
+	23, // 36: cocos.computations.v1.ComputationsService.Freeze:input_type -> cocos.computations.v1.FreezeRequest
+	25, // 37: cocos.computations.v1.ComputationsService.GetManifest:input_type -> cocos.computations.v1.GetManifestRequest
+	28, // 38: cocos.computations.v1.ComputationsService.Approve:input_type -> cocos.computations.v1.ApproveRequest
+	30, // 39: cocos.computations.v1.ComputationsService.DryRun:input_type -> cocos.computations.v1.DryRunRequest
+	32, // 40: cocos.computations.v1.ComputationsService.CopyComputation:input_type -> cocos.computations.v1.CopyComputationRequest
+	34, // 41: cocos.computations.v1.ComputationsService.ExportComputation:input_type -> cocos.computations.v1.ExportComputationRequest
+	36, // 42: cocos.computations.v1.ComputationsService.ImportComputation:input_type -> cocos.computations.v1.ImportComputationRequest
+	38, // 43: cocos.computations.v1.ComputationsService.ArchiveComputation:input_type -> cocos.computations.v1.ArchiveComputationRequest
+	10, // 44: cocos.computations.v1.ComputationsService.CreateComputation:output_type -> cocos.computations.v1.CreateComputationResponse
+	12, // 45: cocos.computations.v1.ComputationsService.ListComputations:output_type -> cocos.computations.v1.ListComputationsResponse
+	14, // 46: cocos.computations.v1.ComputationsService.CountComputations:output_type -> cocos.computations.v1.CountComputationsResponse
+	16, // 47: cocos.computations.v1.ComputationsService.GetComputation:output_type -> cocos.computations.v1.GetComputationResponse
+	18, // 48: cocos.computations.v1.ComputationsService.EditDraft:output_type -> cocos.computations.v1.EditDraftResponse
+	20, // 49: cocos.computations.v1.ComputationsService.SetParts:output_type -> cocos.computations.v1.SetPartsResponse
+	22, // 50: cocos.computations.v1.ComputationsService.Supply:output_type -> cocos.computations.v1.SupplyResponse
+	24, // 51: cocos.computations.v1.ComputationsService.Freeze:output_type -> cocos.computations.v1.FreezeResponse
+	26, // 52: cocos.computations.v1.ComputationsService.GetManifest:output_type -> cocos.computations.v1.GetManifestResponse
+	29, // 53: cocos.computations.v1.ComputationsService.Approve:output_type -> cocos.computations.v1.ApproveResponse
+	31, // 54: cocos.computations.v1.ComputationsService.DryRun:output_type -> cocos.computations.v1.DryRunResponse
+	33, // 55: cocos.computations.v1.ComputationsService.CopyComputation:output_type -> cocos.computations.v1.CopyComputationResponse
+	35, // 56: cocos.computations.v1.ComputationsService.ExportComputation:output_type -> cocos.computations.v1.ExportComputationResponse
+	37, // 57: cocos.computations.v1.ComputationsService.ImportComputation:output_type -> cocos.computations.v1.ImportComputationResponse
+	39, // 58: cocos.computations.v1.ComputationsService.ArchiveComputation:output_type -> cocos.computations.v1.ArchiveComputationResponse
+	44, // [44:59] is the sub-list for method output_type
+	29, // [29:44] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_computations_v1_computations_proto_init() }
@@ -2681,7 +2792,7 @@ func file_computations_v1_computations_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_computations_v1_computations_proto_rawDesc), len(file_computations_v1_computations_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -59,7 +59,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if pairs := strings.TrimSpace(h.shared.buf.String()); pairs != "" {
 		text += " " + pairs
 	}
-	h.journal.log(r.Time, levelOf(r.Level), short(text))
+	h.journal.log(Line{Time: r.Time, Level: levelOf(r.Level), Message: short(text)})
 	return nil
 }
 

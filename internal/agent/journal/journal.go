@@ -8,8 +8,9 @@
 //
 // The journal has many readers (the session to the shim, participants that
 // follow) and none of them can hold it up: a reader asks for what comes after a
-// number, and waits on Changed for more. What an algorithm prints never comes
-// near it: everything here leaves the VM.
+// number, and waits on Changed for more. Everything here leaves the VM: what an
+// algorithm prints comes here only where every party approved it (Output), and
+// what an event has for participants alone is marked so (Private).
 package journal
 
 import (
@@ -33,6 +34,9 @@ type Event struct {
 	Kind       string
 	Message    string
 	Attributes map[string]string
+	// Private are attributes for participants, whom the agent tells them itself:
+	// the host never has them.
+	Private map[string]string
 }
 
 // Level of a log line, in the order of slog's levels.
@@ -48,6 +52,9 @@ const (
 
 // Line is one log line of at most 4 KiB, without control characters.
 type Line struct {
+	// Output: an algorithm printed it, and every party approved that the host's
+	// operator reads it.
+	Output bool
 	// Sequence counts from 1, dropped lines included.
 	Sequence uint64
 	Time     time.Time
@@ -74,10 +81,12 @@ func New(now func() time.Time) *Journal {
 // Emit appends an event and returns it with its number. Texts of more than 4 KiB
 // are cut.
 func (j *Journal) Emit(kind, message string, attributes map[string]string) Event {
-	attributes = maps.Clone(attributes)
-	for k, v := range attributes {
-		attributes[k] = short(v)
-	}
+	return j.EmitPrivate(kind, message, attributes, nil)
+}
+
+// EmitPrivate is Emit with attributes that the host does not get.
+func (j *Journal) EmitPrivate(kind, message string, attributes, private map[string]string) Event {
+	attributes, private = shortValues(attributes), shortValues(private)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	e := Event{
@@ -86,24 +95,34 @@ func (j *Journal) Emit(kind, message string, attributes map[string]string) Event
 		Kind:       kind,
 		Message:    short(message),
 		Attributes: attributes,
+		Private:    private,
 	}
 	j.events = append(j.events, e)
 	j.wake()
 	return e
 }
 
-func (j *Journal) log(t time.Time, level Level, message string) {
+func shortValues(m map[string]string) map[string]string {
+	m = maps.Clone(m)
+	for k, v := range m {
+		m[k] = short(v)
+	}
+	return m
+}
+
+func (j *Journal) log(l Line) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if t.IsZero() {
-		t = j.now()
+	if l.Time.IsZero() {
+		l.Time = j.now()
 	}
 	j.written++
 	if len(j.lines) == maxLines {
 		// One copy per maxLines/4 lines.
 		j.lines = append(j.lines[:0], j.lines[maxLines/4:]...)
 	}
-	j.lines = append(j.lines, Line{Sequence: j.written, Time: t, Level: level, Message: message})
+	l.Sequence = j.written
+	j.lines = append(j.lines, l)
 	j.wake()
 }
 

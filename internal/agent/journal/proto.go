@@ -1,12 +1,26 @@
 package journal
 
 import (
+	"maps"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	eventv1 "github.com/ultravioletrs/cocos/api/event/v1"
 )
 
-// Proto is the event's form on the wire.
+// Told is the event's form on the wire to participants, with what is private.
+func (e Event) Told(runID string) *eventv1.Event {
+	if len(e.Private) > 0 {
+		e.Attributes = maps.Clone(e.Attributes)
+		if e.Attributes == nil {
+			e.Attributes = map[string]string{}
+		}
+		maps.Copy(e.Attributes, e.Private)
+	}
+	return e.Proto(runID)
+}
+
+// Proto is the event's form on the wire to the host, without what is private.
 func (e Event) Proto(runID string) *eventv1.Event {
 	return &eventv1.Event{
 		RunId:      runID,

@@ -8,7 +8,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/agent/journal"
 )
 
-// Private is the only line that the host gets of an agent in a VM that
+// Private is the only line of an agent's own that the host gets of a VM that
 // participants appraise: what it logs may follow what it computes on.
 // Participants read the lines themselves.
 const Private = "the manifest asks for a TEE: the agent's log lines go to participants only"
@@ -17,8 +17,8 @@ const Private = "the manifest asks for a TEE: the agent's log lines go to partic
 const linesAtOnce = 64
 
 // send puts the journal on the stream until ctx ends or the stream breaks:
-// events from the last acknowledged one on, and, unless they are private, log
-// lines that were not sent yet.
+// events from the last acknowledged one on, and log lines that were not sent yet:
+// where they are private, the algorithm's alone that every party let out.
 func (s *Session) send(ctx context.Context, stream guestv1.GuestService_SessionClient) error {
 	s.mu.Lock()
 	sent, runID := s.acked, s.launch.GetRunId()
@@ -39,12 +39,12 @@ func (s *Session) send(ctx context.Context, stream guestv1.GuestService_SessionC
 			}
 			sent = e.Sequence
 		}
-		var lines []journal.Line
-		var dropped uint64
-		if !private {
-			lines, dropped = s.opts.Journal.LinesAfter(s.logged, linesAtOnce)
-		}
+		lines, dropped := s.opts.Journal.LinesAfter(s.logged, linesAtOnce)
 		for _, l := range lines {
+			if private && !l.Output {
+				s.logged = l.Sequence
+				continue
+			}
 			m := &guestv1.SessionRequest_Log{Log: l.Proto(runID, dropped)}
 			if err := stream.Send(&guestv1.SessionRequest{Message: m}); err != nil {
 				return err

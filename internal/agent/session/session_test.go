@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -499,7 +500,8 @@ func TestLogsGoOutAndDropsAreCounted(t *testing.T) {
 }
 
 // What an agent logs in a VM that participants appraise stays in it: the host
-// gets one line that says so, and the events.
+// gets one line that says so, the events without what is private in them, and
+// what every party let out.
 func TestPrivateLogs(t *testing.T) {
 	private := frozen(t).Manifest
 	private.TEE, private.Approvals = manifest.TEESim, nil
@@ -532,8 +534,12 @@ func TestPrivateLogs(t *testing.T) {
 	s, _ := open(t, o)
 	for i := range 3 {
 		log.Error("after it", "secret", i)
-		o.Journal.Emit("kind", fmt.Sprint(i), nil)
+		o.Journal.EmitPrivate("kind", fmt.Sprint(i), map[string]string{"public": "1"}, map[string]string{"limit": "secret"})
 	}
+	if _, err := io.WriteString(o.Journal.Output("stdout"), "let out\n"); err != nil {
+		t.Fatal(err)
+	}
+	o.Journal.Emit("kind", "last", nil)
 	if err := s.Flush(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -543,15 +549,18 @@ func TestPrivateLogs(t *testing.T) {
 	for m := range got {
 		if m.GetEvent() != nil {
 			events++
+			if a := m.GetEvent().GetAttributes(); len(a) > 1 || a["limit"] != "" {
+				t.Errorf("the host gets an event with %v", a)
+			}
 		} else {
 			lines = append(lines, m.GetLog().GetMessage())
 		}
 	}
-	if events != 3 || len(lines) != 1 || lines[0] != session.Private {
+	if events != 4 || len(lines) != 2 || lines[0] != session.Private || lines[1] != "stdout: let out" {
 		t.Errorf("%d events, lines %q", events, lines)
 	}
-	if all, _ := o.Journal.LinesAfter(0, 16); len(all) != 4 {
-		t.Errorf("participants read %d lines; want 4", len(all))
+	if all, _ := o.Journal.LinesAfter(0, 16); len(all) != 5 {
+		t.Errorf("participants read %d lines; want 5", len(all))
 	}
 }
 

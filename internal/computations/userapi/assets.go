@@ -14,9 +14,18 @@ type assets struct {
 }
 
 func (s assets) CreateAsset(ctx context.Context, q *computationsv1.CreateAssetRequest) (*computationsv1.CreateAssetResponse, error) {
-	var digest manifest.Digest
-	if n := len(q.GetSha256()); n != len(digest) {
-		return nil, invalid("sha256", "has %d bytes; expected %d", n, len(digest))
+	var content manifest.Content
+	switch n, want := len(q.GetSha256()), len(content.SHA256); {
+	case n == want:
+		content.SHA256 = manifest.Digest(q.GetSha256())
+	case n > 0 || len(q.GetCommitment()) == 0:
+		return nil, invalid("sha256", "has %d bytes; expected %d", n, want)
+	}
+	switch n, want := len(q.GetCommitment()), len(content.Commitment); {
+	case n == want:
+		content.Commitment = manifest.Commitment(q.GetCommitment())
+	case n > 0:
+		return nil, invalid("commitment", "has %d bytes; expected %d", n, want)
 	}
 	var image manifest.Digest
 	if n := len(q.GetImageConfig()); n != 0 && n != len(image) {
@@ -25,7 +34,7 @@ func (s assets) CreateAsset(ctx context.Context, q *computationsv1.CreateAssetRe
 	copy(image[:], q.GetImageConfig())
 	made, err := s.svc.CreateAsset(ctx, who(ctx), computations.Asset{
 		Workspace: computations.ID(q.GetWorkspaceId()), Name: q.GetName(), Kind: computations.AssetKind(q.GetKind()),
-		Description: q.GetDescription(), SHA256: manifest.Digest(q.GetSha256()), Size: q.GetSize(),
+		Description: q.GetDescription(), SHA256: content.SHA256, Commitment: content.Commitment, Size: q.GetSize(),
 		UnpackedMax: q.GetUnpackedMax(), Type: manifest.AlgorithmType(q.GetType()),
 		ImageName: q.GetImageName(), ImageConfig: image,
 	})
@@ -66,9 +75,15 @@ func (s assets) RetireAsset(ctx context.Context, q *computationsv1.RetireAssetRe
 }
 
 func asset(a computations.Asset) *computationsv1.Asset {
+	var sum, commitment []byte
+	if a.Content().Committed() {
+		commitment = a.Commitment[:]
+	} else {
+		sum = a.SHA256[:]
+	}
 	m := &computationsv1.Asset{
 		Id: string(a.ID), WorkspaceId: string(a.Workspace), OwnerId: string(a.Owner), OwnerEmail: a.Email, Name: a.Name,
-		Kind: string(a.Kind), Description: a.Description, Sha256: a.SHA256[:], Size: a.Size, UnpackedMax: a.UnpackedMax,
+		Kind: string(a.Kind), Description: a.Description, Sha256: sum, Commitment: commitment, Size: a.Size, UnpackedMax: a.UnpackedMax,
 		Type: string(a.Type), ImageName: a.ImageName, Created: stamp(a.Created), Retired: stamp(a.Retired),
 	}
 	if a.ImageConfig != (manifest.Digest{}) {

@@ -22,10 +22,11 @@ func draftOf(m *computationsv1.Draft) (d computations.Draft, err error) {
 			Limits: manifest.Limits{
 				MemoryBytes: limits.GetMemoryBytes(), Processes: limits.GetProcesses(),
 				Seconds: limits.GetSeconds(), OutputBytes: limits.GetOutputBytes(),
+				CPUMilli: limits.GetCpuMilli(),
 			},
 		},
 		Consumers: words[computations.ID](m.GetConsumerIds()),
-		Outputs:   manifest.Outputs{ResultMax: m.GetResultMax()},
+		Outputs:   manifest.Outputs{ResultMax: m.GetResultMax(), Pad: m.GetPad(), OperatorOutput: m.GetOperatorOutput()},
 		Approvers: words[computations.ID](m.GetApproverIds()),
 		Image:     m.GetImage(),
 	}
@@ -33,6 +34,9 @@ func draftOf(m *computationsv1.Draft) (d computations.Draft, err error) {
 		d.Datasets = append(d.Datasets, computations.DatasetSlot{
 			Name: s.GetName(), Provider: computations.ID(s.GetProviderId()), Asset: computations.ID(s.GetAssetId()),
 		})
+	}
+	for _, r := range m.GetRelease() {
+		d.Release = append(d.Release, computations.ReleaseSlot{Consumer: computations.ID(r.GetConsumerId()), Files: r.GetFiles(), Output: r.GetOutput()})
 	}
 	for user, key := range m.GetKeys() {
 		if d.Keys == nil {
@@ -53,13 +57,17 @@ func draft(d *computations.Draft) *computationsv1.Draft {
 			Limits: &computationsv1.Limits{
 				MemoryBytes: d.Algorithm.Limits.MemoryBytes, Processes: d.Algorithm.Limits.Processes,
 				Seconds: d.Algorithm.Limits.Seconds, OutputBytes: d.Algorithm.Limits.OutputBytes,
+				CpuMilli: d.Algorithm.Limits.CPUMilli,
 			},
 		},
-		ConsumerIds: texts(d.Consumers), ResultMax: d.Outputs.ResultMax, ApproverIds: texts(d.Approvers),
+		ConsumerIds: texts(d.Consumers), ResultMax: d.Outputs.ResultMax, Pad: d.Outputs.Pad, OperatorOutput: d.Outputs.OperatorOutput, ApproverIds: texts(d.Approvers),
 		Keys: map[string]string{}, Image: d.Image, Ttl: span(d.TTL),
 	}
 	for _, s := range d.Datasets {
 		m.Datasets = append(m.Datasets, &computationsv1.DatasetSlot{Name: s.Name, ProviderId: string(s.Provider), AssetId: string(s.Asset)})
+	}
+	for _, r := range d.Release {
+		m.Release = append(m.Release, &computationsv1.Release{ConsumerId: string(r.Consumer), Files: r.Files, Output: r.Output})
 	}
 	for user, key := range d.Keys {
 		m.Keys[string(user)] = string(key)

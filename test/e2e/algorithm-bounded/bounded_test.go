@@ -1,8 +1,10 @@
-// Package bounded shows that an algorithm that fails, never ends or fills the
-// disk ends with a reason, and that the agent survives it.
+// Package bounded shows that an algorithm that never ends, fills the disk or makes
+// a million files ends with a reason, that participants learn which limit it was
+// and the host does not, and that the agent survives it.
 package bounded
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -15,11 +17,12 @@ func TestBoundedAlgorithm(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		limits manifest.Limits
+		limit  string
 		want   string // in failure.txt
 	}{
-		{"fail", manifest.Limits{}, "3"},
-		{"forever", manifest.Limits{Seconds: 3}, "seconds"},
-		{"fill", manifest.Limits{OutputBytes: 64 << 20}, "output_bytes"},
+		{"files", manifest.Limits{}, "files", "65536 files"},
+		{"forever", manifest.Limits{Seconds: 3}, "seconds", "/algorithm/limits/seconds"},
+		{"fill", manifest.Limits{OutputBytes: 64 << 20}, "output_bytes", "/algorithm/limits/output_bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := harness.Start(t)
@@ -27,16 +30,25 @@ func TestBoundedAlgorithm(t *testing.T) {
 				func(m *manifest.Manifest) { m.Algorithm.Limits = tt.limits })
 			r.Ready()
 			r.Upload()
-			r.State("Failed")
+			failed := r.State("Failed")
+			if told := fmt.Sprint(failed.GetMessage(), failed.GetAttributes()); strings.Contains(told, tt.limit) || !strings.Contains(told, "algorithm-failed") {
+				t.Errorf("the host is told %s", told)
+			}
 			dir := r.Failure()
 			if got := h.Read(dir, "failure.txt"); !strings.Contains(got, tt.want) {
 				t.Errorf("failure.txt says %q; expected it to name %q", got, tt.want)
 			}
-			if tt.name == "fail" && !strings.Contains(h.Read(dir, "stderr.txt"), "failing as asked") {
-				t.Error("standard error did not come with it")
+			story := h.Read(dir, "run.json")
+			if !strings.Contains(story, `"limit": "`+tt.limit+`"`) || !strings.Contains(story, `"max_rss_bytes"`) {
+				t.Errorf("run.json says %s", story)
 			}
-			if out := r.MustCLI("state", "--json"); !strings.Contains(out, "Failed") {
-				t.Errorf("the agent says %s", out)
+			if tt.name == "files" && (!strings.Contains(h.Read(dir, "stderr.txt"), "failing after 6553") || !strings.Contains(story, `"exit_status": 3`)) {
+				t.Errorf("standard error, or the exit status, did not come with it: %s", story)
+			}
+			for _, ask := range []string{"state", "events"} {
+				if out := r.MustCLI(ask, "--json"); !strings.Contains(out, "Failed") || !strings.Contains(out, tt.limit) {
+					t.Errorf("asked for %s the agent says %s", ask, out)
+				}
 			}
 		})
 	}

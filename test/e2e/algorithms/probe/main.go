@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -29,8 +30,8 @@ func run(args []string) error {
 		return sum()
 	case "look":
 		return look()
-	case "fail":
-		return fmt.Errorf("failing as asked")
+	case "files":
+		return files()
 	case "forever":
 		for {
 			time.Sleep(time.Hour)
@@ -98,6 +99,19 @@ func look() error {
 	}
 	fmt.Fprintf(out, "other processes: %d\n", others)
 	return out.Close()
+}
+
+// files makes names of one file until there can be no more: each counts as one,
+// and takes an emulated processor the least.
+func files() error {
+	if err := os.WriteFile("results/0", nil, 0o600); err != nil {
+		return err
+	}
+	for i := 1; ; i++ {
+		if err := syscall.Link("results/0", fmt.Sprintf("results/%d", i)); err != nil {
+			return fmt.Errorf("failing after %d files: %w", i, err)
+		}
+	}
 }
 
 // fill writes until something stops it.
