@@ -10,6 +10,9 @@ import (
 // CreateAsset describes an algorithm or a dataset of the asker's. Who makes it is
 // its owner; the service never sees what it describes.
 func (s *Service) CreateAsset(ctx context.Context, who Identity, a Asset) (Asset, error) {
+	if err := s.making(who); err != nil {
+		return Asset{}, err
+	}
 	return update(ctx, s, func(w Writer) (Asset, error) {
 		x, err := s.inWorkspace(w, who, a.Workspace, AssetCreate)
 		if err != nil {

@@ -38,6 +38,9 @@ func (s *Service) ArchiveComputation(ctx context.Context, who Identity, id ID, a
 // CopyComputation begins a new draft of the asker's with the same contents. Those
 // who left the workspace are taken out of it.
 func (s *Service) CopyComputation(ctx context.Context, who Identity, id ID) (Computation, error) {
+	if err := s.making(who); err != nil {
+		return Computation{}, err
+	}
 	return update(ctx, s, func(w Writer) (Computation, error) {
 		x, err := s.onComputation(w, who, id, ComputationCopy)
 		if err != nil {

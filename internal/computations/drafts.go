@@ -7,10 +7,23 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
+
+// making bounds how fast one user fills the database with computations and assets,
+// of which no use case deletes any: two thousand at once, and 17,000 a day.
+func (s *Service) making(who Identity) error {
+	if wait := s.makes.take(string(who.User)); wait > 0 {
+		return &Error{Kind: Limited, Message: "you have made as many computations and assets as one can for now", Hint: fmt.Sprintf("try again in %v", wait.Round(time.Second)+time.Second)}
+	}
+	return nil
+}
 
 // CreateComputation begins a draft with the asker as its creator.
 func (s *Service) CreateComputation(ctx context.Context, who Identity, workspace ID, d Draft) (Computation, error) {
+	if err := s.making(who); err != nil {
+		return Computation{}, err
+	}
 	return update(ctx, s, func(w Writer) (Computation, error) {
 		x, err := s.inWorkspace(w, who, workspace, ComputationCreate)
 		if err != nil {

@@ -137,6 +137,9 @@ func export(r Reader, d *Draft) (*exported, error) {
 // its digest among its provider's, and where it isn't there, the slot stays empty.
 func (s *Service) ImportComputation(ctx context.Context, who Identity, workspace ID, raw []byte) (Computation, error) {
 	e, fault := parseExport(raw)
+	if err := s.making(who); err != nil {
+		return Computation{}, err
+	}
 	return update(ctx, s, func(w Writer) (Computation, error) {
 		x, err := s.inWorkspace(w, who, workspace, ComputationImport)
 		if err != nil {

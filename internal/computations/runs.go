@@ -14,6 +14,10 @@ import (
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
+// maxActive bounds the runs of one workspace that haven't ended, so that none fills
+// all hosts and the queue.
+const maxActive = 1000
+
 // ServiceSource is the source of entries by the service itself.
 const ServiceSource = "service"
 
@@ -63,6 +67,13 @@ func (s *Service) StartRun(ctx context.Context, who Identity, id ID) (Run, error
 			if !c.OK {
 				return Run{}, &Error{Kind: Conflict, Message: c.Found, Hint: c.Hint}
 			}
+		}
+		active, err := w.CountActive(x.workspace.ID)
+		if err != nil {
+			return Run{}, err
+		}
+		if active >= maxActive {
+			return Run{}, &Error{Kind: Limited, Message: fmt.Sprintf("%d runs of the workspace have not ended, and as many are the most it can have", active), Hint: "wait for some of them to end, or stop some"}
 		}
 		run := Run{
 			ID: NewID(), Computation: id, Workspace: x.workspace.ID, Number: 1, State: RunQueued, Reason: "waits for a host",

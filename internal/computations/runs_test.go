@@ -164,6 +164,59 @@ func startRun(t *testing.T, fresh func(testing.TB) store.Config) {
 	refused(t, p.ArchiveComputation(p.ctx, p.alice.Identity, p.id, true), c.Conflict, "run 2 has not ended")
 }
 
+// One workspace doesn't fill the queue; what ended doesn't count.
+func TestActiveRunsAreBounded(t *testing.T) {
+	p := newPlay(t)
+	p.ready()
+	first := p.run()
+	p.put(first.ID, func(r *c.Run) { r.State, r.Ended = c.RunFinished, p.clock.Now() })
+	other, err := p.CopyComputation(p.ctx, p.alice.Identity, p.id)
+	p.ok(err)
+	var last c.Run
+	p.ok(p.store.Update(p.ctx, func(w c.Writer) error {
+		states := []c.RunState{c.RunQueued, c.RunOffered, c.RunStarting, c.RunRunning}
+		for i := range 1000 {
+			last = c.Run{ID: c.NewID(), Computation: other.ID, Workspace: p.ws.ID, Number: int64(i + 1), State: states[i%4], By: p.alice.User, Created: p.clock.Now()}
+			if err := w.PutRun(last); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	_, err = p.StartRun(p.ctx, p.alice.Identity, p.id)
+	refused(t, err, c.Limited, "1000 runs of the workspace have not ended")
+	p.put(last.ID, func(r *c.Run) { r.State, r.Ended = c.RunFailed, p.clock.Now() })
+	p.run()
+}
+
+// Nobody fills the database at will.
+func TestMakingIsLimited(t *testing.T) {
+	p := newPlay(t)
+	for i := range 2000 {
+		if _, err := p.CreateAsset(p.ctx, p.bob.Identity, c.Asset{Workspace: p.ws.ID}); kindOf(err) != c.Invalid {
+			t.Fatalf("the asset %d: %v", i, err)
+		}
+	}
+	again := func() []error {
+		return []error{
+			empty(p.CreateAsset(p.ctx, p.bob.Identity, c.Asset{Workspace: p.ws.ID})),
+			empty(p.CreateComputation(p.ctx, p.bob.Identity, p.ws.ID, p.draft())),
+			empty(p.CopyComputation(p.ctx, p.bob.Identity, p.id)),
+			empty(p.ImportComputation(p.ctx, p.bob.Identity, p.ws.ID, nil)),
+		}
+	}
+	for _, err := range again() {
+		refused(t, err, c.Limited, "as many computations and assets")
+	}
+	p.ok(empty(p.CopyComputation(p.ctx, p.alice.Identity, p.id)))
+	p.clock.pass(time.Minute)
+	for _, err := range again() {
+		if kindOf(err) == c.Limited {
+			t.Errorf("a minute later: %v", err)
+		}
+	}
+}
+
 func TestStopRun(t *testing.T) {
 	p := newPlay(t)
 	p.ready()

@@ -23,8 +23,9 @@ type Service struct {
 	log        *slog.Logger
 	passwords  *hasher
 	// byAddress, byNetwork, byBoth and byEmail bound attempts to sign in, invites what
-	// one user may send, joins attempts to make an account with one invitation.
-	byAddress, byNetwork, byBoth, byEmail, invites, joins *limiter
+	// one user may send, joins attempts to make an account with one invitation, makes
+	// how many assets and computations one user makes.
+	byAddress, byNetwork, byBoth, byEmail, invites, joins, makes *limiter
 	// recheck is how often a watcher's right to watch is looked at again when
 	// nothing happens.
 	recheck time.Duration
@@ -72,6 +73,7 @@ func New(c Config) (*Service, error) {
 		byEmail:   newLimiter(100, 30*time.Second, c.Now),
 		invites:   newLimiter(60, 15*time.Minute, c.Now),
 		joins:     newLimiter(5, time.Minute, c.Now),
+		makes:     newLimiter(2000, 5*time.Second, c.Now),
 		recheck:   time.Minute,
 	}, nil
 }

@@ -156,6 +156,8 @@ type Reader interface {
 	Runs(RunFilter, Page) ([]Run, error)
 	// CountRuns counts the runs that are in one of these states.
 	CountRuns(states ...RunState) (map[RunState]int, error)
+	// CountActive counts a workspace's runs that haven't ended.
+	CountActive(workspace ID) (int, error)
 	Entries(run ID, f EntryFilter) ([]Entry, error)
 	Receipt(run ID) (Receipt, error)
 

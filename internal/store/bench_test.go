@@ -246,6 +246,7 @@ func pages(f storetest.Filled) []page {
 		}},
 		{"runs", runs(computations.RunFilter{Workspace: f.Workspace})},
 		{"runs-running", runs(computations.RunFilter{Workspace: f.Workspace, States: []computations.RunState{computations.RunRunning, computations.RunStarting}})},
+		{"runs-active", func(r reader) error { _, err := r.CountActive(f.Workspace); return err }},
 		{"runs-of-creator", runs(computations.RunFilter{Workspace: f.Workspace, User: f.Creator.ID})},
 		{"runs-of-provider-running", runs(computations.RunFilter{User: f.Provider.ID, States: []computations.RunState{computations.RunRunning}})},
 		{"runs-of-host", runs(computations.RunFilter{Host: f.Hosts[0]})},

@@ -98,6 +98,13 @@ func (x *tx) CountRuns(states ...computations.RunState) (map[computations.RunSta
 	return counts, err
 }
 
+func (x *tx) CountActive(workspace id) (n int, err error) {
+	f := filter{}
+	f.add("workspace_id = ?", workspace)
+	among(&f, "state", []computations.RunState{computations.RunQueued, computations.RunOffered, computations.RunStarting, computations.RunRunning})
+	return n, x.value([]any{&n}, "SELECT count(*) FROM runs "+f.where(""), f.args...)
+}
+
 // partsOf selects the user's, in the workspace if one is named.
 func partsOf(f *filter, rf runFilter) {
 	f.add("p.user_id = ?", rf.User)

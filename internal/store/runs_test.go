@@ -47,6 +47,9 @@ func testSelectRuns(t *testing.T, s *store.Store) {
 	} {
 		same(t, s, c.want, func(r reader) (map[computations.RunState]int, error) { return r.CountRuns(c.states...) })
 	}
+	for workspace, want := range map[id]int{w.ws.ID: 3, w.other.ID: 1, "none": 0} {
+		same(t, s, want, func(r reader) (int, error) { return r.CountActive(workspace) })
+	}
 	type rf = computations.RunFilter
 	for name, c := range map[string]struct {
 		filter rf

@@ -101,7 +101,7 @@ func (f *Fleet) place(ctx context.Context) (more bool, err error) {
 			return err
 		}
 		p := placement{f: f, w: w, hosts: slices.Clone(hosts), demands: map[computations.ID]demand{}, fresh: map[computations.ID]bool{}, hopeless: map[[2]string]string{}}
-		for _, run := range runs {
+		for _, run := range inTurns(runs) {
 			if p.offers == atOnce || p.reasons == reasonsAtOnce {
 				more = true
 				break
@@ -125,6 +125,18 @@ func (f *Fleet) place(ctx context.Context) (more bool, err error) {
 	f.metrics.queued.Set(float64(left))
 	f.step("queue.offered")
 	return more, nil
+}
+
+// inTurns takes each workspace's oldest run, then each one's second, and so on: one
+// with many keeps no other waiting behind all of them.
+func inTurns(runs []computations.Run) []computations.Run {
+	turn, turns := map[computations.ID]int{}, make(map[computations.ID]int, len(runs))
+	for _, run := range runs {
+		turns[run.ID] = turn[run.Workspace]
+		turn[run.Workspace]++
+	}
+	slices.SortStableFunc(runs, func(a, b computations.Run) int { return turns[a.ID] - turns[b.ID] })
+	return runs
 }
 
 // queue locks and returns all that waits, oldest first.
