@@ -1,4 +1,4 @@
-package machine
+package parts
 
 import (
 	"archive/tar"
@@ -8,15 +8,39 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/ultravioletrs/cocos/hal"
 	"github.com/ultravioletrs/cocos/hal/debian"
 	"github.com/ultravioletrs/cocos/hal/progress"
 )
 
 // Squash packs a folder into a squashfs image in which everything belongs to
-// root, but for what the definitions say (mksquashfs(1), pseudo files). The
-// program is that of the guest image's lock, whatever the host has.
+// root, but for what the definitions say (mksquashfs(1), pseudo files).
 func Squash(ctx context.Context, source, folder, image string, log *progress.Log, definitions ...string) error {
-	cache, pkgs, err := locked(ctx, source, "tools", log)
+	args := []string{folder, image,
+		"-all-root", "-noappend", "-no-xattrs", "-no-progress", "-quiet", "-processors", "2", "-comp", "zstd", "-Xcompression-level", "3"}
+	for _, d := range definitions {
+		args = append(args, "-p", d)
+	}
+	return tool(ctx, source, log, "mksquashfs", args...)
+}
+
+// UnpackPython unpacks the Python disk that `make hal` built, some 250 MB, into a
+// folder that is not there yet: it is then what a runtime.Runner takes for Root.
+func UnpackPython(ctx context.Context, source, folder string, log *progress.Log) error {
+	disk := filepath.Join(source, "cmd/manager/img", hal.PythonFile)
+	if _, err := os.Stat(disk); err != nil {
+		return fmt.Errorf("the guest image is missing: %w; run: make hal", err)
+	}
+	return unsquash(ctx, source, disk, folder, log)
+}
+
+func unsquash(ctx context.Context, source, image, folder string, log *progress.Log) error {
+	return tool(ctx, source, log, "unsquashfs", "-no-progress", "-quiet", "-no-xattrs", "-processors", "2", "-dest", folder, image)
+}
+
+// tool runs a program of squashfs-tools.
+func tool(ctx context.Context, source string, log *progress.Log, program string, args ...string) error {
+	cache, pkgs, err := Packages(ctx, source, "tools", log)
 	if err != nil {
 		return fmt.Errorf("fetching squashfs-tools: %w", err)
 	}
@@ -31,14 +55,10 @@ func Squash(ctx context.Context, source, folder, image string, log *progress.Log
 		}
 	}
 	libraries := filepath.Join(tools, "usr/lib/x86_64-linux-gnu")
-	args := []string{"--library-path", libraries, filepath.Join(tools, "usr/bin/mksquashfs"), folder, image,
-		"-all-root", "-noappend", "-no-xattrs", "-no-progress", "-quiet", "-processors", "2", "-comp", "zstd", "-Xcompression-level", "3"}
-	for _, d := range definitions {
-		args = append(args, "-p", d)
-	}
+	args = append([]string{"--library-path", libraries, filepath.Join(tools, "usr/bin", program)}, args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(libraries, "ld-linux-x86-64.so.2"), args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("mksquashfs: %w: %s", err, out)
+		return fmt.Errorf("%s: %w: %s", program, err, out)
 	}
 	return nil
 }
