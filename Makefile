@@ -49,7 +49,7 @@ hal-update: ## resolve the guest image's packages anew and write its lock file
 	@go run ./cmd/hal update
 
 .PHONY: demo
-demo: deps-demo build hal ## let two people compute in a VM, through the service (EXAMPLE=iris, aggregate-wasm or container-stats; KEEP=1: keep the service)
+demo: deps-demo build hal ## let people compute in a VM, through the service (EXAMPLE=iris, aggregate-wasm, container-stats, hospitals or psi; KEEP=1: keep the service)
 	@$(WITH_QEMU) go build -o build/demo ./test/demo; exec build/demo -example="$(EXAMPLE)" -keep=$(or $(KEEP),0)
 
 .PHONY: check

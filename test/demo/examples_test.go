@@ -20,7 +20,7 @@ func TestChoose(t *testing.T) {
 	if err := d.choose(""); err != nil || d.example.name != "iris" {
 		t.Errorf("without a name: %v, chose %s", err, d.example.name)
 	}
-	if err := d.choose("wasm"); err == nil || !strings.Contains(err.Error(), `no example "wasm"; there are iris, aggregate-wasm, container-stats`) {
+	if err := d.choose("wasm"); err == nil || !strings.Contains(err.Error(), `no example "wasm"; there are iris, aggregate-wasm, container-stats, hospitals, psi`) {
 		t.Errorf("another name: %v", err)
 	}
 }

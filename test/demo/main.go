@@ -1,10 +1,10 @@
-// Command demo runs one computation of two people from end to end with nothing
+// Command demo runs one computation of two or three people from end to end with nothing
 // but what users have: the binaries in build/, the guest image and one of the
 // examples. It starts the Computation Management service on its embedded database,
 // prints each command that it runs, and stops and removes everything that it
 // started; with -keep service and Manager run on until Ctrl-C.
 //
-// The VM has the simulated TEE, which every host has. What the two people do is
+// The VM has the simulated TEE, which every host has. What the people do is
 // what they would do with a real one.
 //
 // It is started by `make demo`, from the root of the source tree.
@@ -84,11 +84,11 @@ func run(ctx context.Context, name string, keep bool) (err error) {
 		{d.example.inputs, func() error { return d.example.prepare(d) }},
 		{"Start the service; with its first link Alice becomes its administrator", d.serve},
 		{"Alice lets this machine in as a host, by a one-time token", d.host},
-		{"Alice describes a computation: she brings the algorithm, Bob the data", d.describe},
-		{"Alice invites Bob, who describes his data", d.invite},
-		{"Alice freezes the manifest; both look at it, and approve it", d.approve},
+		{"Alice describes a computation: she brings the algorithm, " + d.others() + " the data", d.describe},
+		{"Alice invites " + d.others() + ", and each describes the data", d.invite},
+		{"Alice freezes the manifest; everybody looks at it, and approves it", d.approve},
 		{"Alice runs it: the Manager boots a VM whose first process is the Agent", d.boot},
-		{"Alice and Bob compute what the image measures as: only that will they accept", d.policy},
+		{"Everybody computes what the image measures as: only that will they accept", d.policy},
 		{"Upload over attested TLS; the VM proves itself first", d.upload},
 		{"Wait while the algorithm runs in the VM", d.wait},
 		{"Alice downloads the result, with its receipt, and verifies it", d.result},

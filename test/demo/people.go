@@ -13,7 +13,32 @@ import (
 )
 
 // people of the demo. Each has a folder that stands for a machine of their own.
-var people = []string{"alice", "bob"}
+func (d *demo) people() []string { return append([]string{"alice"}, d.providers()...) }
+
+// providers are those who bring data.
+func (d *demo) providers() []string {
+	if len(d.example.carols) == 0 {
+		return []string{"bob"}
+	}
+	return []string{"bob", "carol"}
+}
+
+// brings are the files of one of the providers.
+func (d *demo) brings(who string) []string {
+	if who == "carol" {
+		return d.example.carols
+	}
+	return d.example.data
+}
+
+// others are the providers by their names, in a sentence.
+func (d *demo) others() string {
+	var names []string
+	for _, who := range d.providers() {
+		names = append(names, name(who))
+	}
+	return strings.Join(names, " and ")
+}
 
 func email(who string) string { return who + "@example.org" }
 

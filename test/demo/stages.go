@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -122,8 +121,10 @@ func (d *demo) host() error {
 
 func (d *demo) describe() error {
 	create := []string{"computations", "create", d.example.name, "--tee", "sim", "--algorithm", email("alice"), "--consumer", email("alice")}
-	for _, f := range d.example.data {
-		create = append(create, "--dataset", filepath.Base(f))
+	for _, who := range d.providers() {
+		for _, f := range d.brings(who) {
+			create = append(create, "--dataset", filepath.Base(f))
+		}
 	}
 	for _, a := range d.example.args {
 		create = append(create, "--arg", a)
@@ -137,20 +138,25 @@ func (d *demo) describe() error {
 }
 
 func (d *demo) invite() error {
-	link, err := d.ask("alice", "invitations", "create", email("bob"), "--computation", d.example.name, "--part", "dataset-provider")
-	if err != nil {
-		return err
+	for _, who := range d.providers() {
+		link, err := d.ask("alice", "invitations", "create", email(who), "--computation", d.example.name, "--part", "dataset-provider")
+		if err != nil {
+			return err
+		}
+		if err := d.login(who, link); err != nil {
+			return err
+		}
+		commands := [][]string{{"keys", "--out", d.path(who)}, {"keys", "register", d.key(who)}}
+		supply := []string{"computations", "supply", d.example.name}
+		for _, f := range d.brings(who) {
+			commands = append(commands, []string{"assets", "add", f, "--kind", "dataset"})
+			supply = append(supply, "--dataset", filepath.Base(f)+"="+filepath.Base(f))
+		}
+		if err := d.each(who, append(commands, supply)...); err != nil {
+			return err
+		}
 	}
-	if err := d.login("bob", link); err != nil {
-		return err
-	}
-	commands := [][]string{{"keys", "--out", d.path("bob")}, {"keys", "register", d.key("bob")}}
-	supply := []string{"computations", "supply", d.example.name}
-	for _, f := range d.example.data {
-		commands = append(commands, []string{"assets", "add", f, "--kind", "dataset"})
-		supply = append(supply, "--dataset", filepath.Base(f)+"="+filepath.Base(f))
-	}
-	return d.each("bob", append(commands, supply)...)
+	return nil
 }
 
 func (d *demo) manifest(who string) string { return d.path(who + ".manifest.json") }
@@ -160,10 +166,15 @@ func (d *demo) approve() error {
 	if err != nil {
 		return err
 	}
-	for i, who := range people {
-		other := people[1-i]
-		if err := d.each(who, []string{"contacts", "add", other, "--key", d.path(other + ".pub.pem")},
-			[]string{"computations", "approve", d.example.name, "--key", d.key(who), "--digest", digest, "--out", d.manifest(who)}); err != nil {
+	for _, who := range d.people() {
+		var commands [][]string
+		for _, other := range d.people() {
+			if other != who {
+				commands = append(commands, []string{"contacts", "add", other, "--key", d.path(other + ".pub.pem")})
+			}
+		}
+		approve := []string{"computations", "approve", d.example.name, "--key", d.key(who), "--digest", digest, "--out", d.manifest(who)}
+		if err := d.each(who, append(commands, approve)...); err != nil {
 			return err
 		}
 	}
@@ -206,7 +217,7 @@ func (d *demo) boot() error {
 
 // policy is made after the first VM of this host has made the host's root.
 func (d *demo) policy() error {
-	for _, who := range people {
+	for _, who := range d.people() {
 		err := d.into(who, d.path(who+".policy.json"), "policy", "init", "--tee", "sim",
 			"--image", "cmd/manager/img", "--vcpus", "1", "--manifest", d.manifest(who),
 			"--sim-root", d.path("state", "sim", "root.pem"), "--accept-simulation", attest.SimConsent)
@@ -227,9 +238,11 @@ func (d *demo) upload() error {
 	if err := d.call("alice", "algo", d.example.algorithm); err != nil {
 		return err
 	}
-	for _, f := range d.example.data {
-		if err := d.call("bob", "data", f); err != nil {
-			return err
+	for _, who := range d.providers() {
+		for _, f := range d.brings(who) {
+			if err := d.call(who, "data", f); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -290,7 +303,7 @@ The console is at %s
 Sign in there as
 
 `, d.url)
-	for _, who := range people {
+	for _, who := range d.people() {
 		fmt.Printf("    %-20s password %s\n", email(who), d.passwords[who])
 	}
 	fmt.Printf(`
@@ -309,50 +322,4 @@ The Manager runs on, too. Ctrl-C stops and removes everything.
 		ended = d.manager
 	}
 	return fmt.Errorf("the %s ended by itself: %v; the end of its log:\n%s", ended.name, ended.err, tail(ended.log))
-}
-
-// entry is a line of what `computations watch --json` prints.
-type entry struct {
-	Type         string            `json:"type"`
-	Kind         string            `json:"kind"`
-	Message      string            `json:"message"`
-	Attributes   map[string]string `json:"attributes"`
-	State        string            `json:"state"`
-	Reason       string            `json:"reason"`
-	AgentAddress string            `json:"agent_address"`
-}
-
-// follow reads the watch from where it stopped, prints the events, and returns
-// when done says so.
-func (d *demo) follow(limit time.Duration, what string, done func(entry) (bool, error)) error {
-	return d.until(d.watch, limit, what, func() (bool, error) {
-		b, err := os.ReadFile(d.watch.out)
-		if err != nil {
-			return false, err
-		}
-		lines := strings.SplitAfter(string(b), "\n")
-		for _, line := range lines[d.seen:] {
-			if !strings.HasSuffix(line, "\n") {
-				break // it is not written whole yet
-			}
-			d.seen++
-			var e entry
-			if err := json.Unmarshal([]byte(line), &e); err != nil {
-				return false, fmt.Errorf("reading what the watch printed: %w: %q", err, line)
-			}
-			if e.Type == "event" {
-				fmt.Printf("    %-16s %s\n", e.Kind, e.Message)
-			}
-			if ok, err := done(e); ok || err != nil {
-				return ok, err
-			}
-			switch {
-			case e.Type == "run" && (e.State == "failed" || e.State == "stopped"):
-				return false, fmt.Errorf("the run %s while the demo waited for %s: %s", e.State, what, e.Reason)
-			case e.Kind == "vm.exited" && e.Attributes["exit_status"] != "0", e.Kind == "vm.lost":
-				return false, fmt.Errorf("the VM ended while the demo waited for %s; the last lines of its console:\n%s", what, e.Attributes["console"])
-			}
-		}
-		return false, nil
-	})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/ultravioletrs/cocos/test/e2e/harness"
 	"github.com/ultravioletrs/cocos/test/e2e/installed/inside"
 	"github.com/ultravioletrs/cocos/test/e2e/installed/machine"
+	"github.com/ultravioletrs/cocos/test/parts"
 )
 
 // limit is for the whole VM, which is emulated where there is no KVM.
@@ -41,7 +42,7 @@ func TestInstalled(t *testing.T) {
 	payload := filepath.Join(dir, "payload")
 	fill(t, payload)
 	disk := filepath.Join(dir, "payload.squashfs")
-	if err := machine.Squash(ctx, harness.Root(), payload, disk, log); err != nil {
+	if err := parts.Squash(ctx, harness.Root(), payload, disk, log); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.RemoveAll(payload); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/ultravioletrs/cocos/hal/cpio"
 	"github.com/ultravioletrs/cocos/hal/debian"
 	"github.com/ultravioletrs/cocos/hal/progress"
+	"github.com/ultravioletrs/cocos/test/parts"
 )
 
 // modules are loaded besides the guest image's own, in this order: the root's
@@ -76,34 +77,9 @@ func Initrd(ctx context.Context, source, name string, log *progress.Log) error {
 	return os.WriteFile(name, out.Bytes(), 0o600)
 }
 
-// locked returns the packages of the guest image's lock that are for one use,
-// and the cache that has them.
-func locked(ctx context.Context, source, use string, log *progress.Log) (*debian.Cache, []debian.Package, error) {
-	lock, err := debian.ReadLock(filepath.Join(source, "cmd/manager/img/hal.lock.json"))
-	if err != nil {
-		return nil, nil, err
-	}
-	cacheDir, err := debian.CacheDir(os.Getenv)
-	if err != nil {
-		return nil, nil, err
-	}
-	pkgs := lock.Using(use)
-	if len(pkgs) == 0 {
-		return nil, nil, fmt.Errorf("the image's lock file names no package for use as %q", use)
-	}
-	cache := debian.NewCache(filepath.Join(cacheDir, "packages"), log)
-	return cache, pkgs, cache.Ensure(ctx, func() (*debian.Apt, error) {
-		mirror, err := debian.FindMirror(os.Getenv, "/etc/apt")
-		if err != nil {
-			return nil, err
-		}
-		return debian.NewApt(filepath.Join(cacheDir, "apt", "systemd-vm"), release, debian.Suites(release), mirror, log), nil
-	}, pkgs)
-}
-
 // readModules takes the modules out of the package of the image's kernel.
 func readModules(ctx context.Context, source string, log *progress.Log) (map[string][]byte, error) {
-	cache, kernels, err := locked(ctx, source, "kernel", log)
+	cache, kernels, err := parts.Packages(ctx, source, "kernel", log)
 	if err != nil {
 		return nil, err
 	}

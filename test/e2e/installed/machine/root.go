@@ -27,6 +27,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/hal/debian"
 	"github.com/ultravioletrs/cocos/hal/progress"
+	"github.com/ultravioletrs/cocos/test/parts"
 )
 
 // release is what the VM runs.
@@ -87,7 +88,7 @@ func Root(ctx context.Context, source string, log *progress.Log) (string, error)
 	root := filepath.Join(work, "root")
 	err = makeRoot(ctx, root, cache, pkgs)
 	if err == nil {
-		err = Squash(ctx, source, root, image, log, special...)
+		err = parts.Squash(ctx, source, root, image, log, special...)
 	}
 	if err != nil {
 		return "", fmt.Errorf("making the VM's root file system: %w", err)
