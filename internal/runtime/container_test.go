@@ -58,7 +58,7 @@ func jobOf(t *testing.T, img images.Image, args ...string) Job {
 	return job
 }
 
-func TestWhatAContainerSees(t *testing.T) {
+func TestWhatAContainerSeesAtLength(t *testing.T) {
 	env := `"COCOS_DATASETS=/work/datasets" "COCOS_RESULTS=/work/results" "COLOUR=blue" "HOME=/tmp" "LANG=de" "PATH=/opt/bin" "TMPDIR=/tmp"`
 	tests := []struct {
 		name   string
@@ -138,7 +138,7 @@ func TestWhatAContainerSees(t *testing.T) {
 }
 
 // Root in an image has no more than anybody, and no way to more.
-func TestRootInAnImage(t *testing.T) {
+func TestRootInAnImageAtLength(t *testing.T) {
 	for name, tt := range map[string]struct {
 		args   []string
 		exit   int
@@ -209,7 +209,7 @@ func TestLimitsOfAContainer(t *testing.T) {
 }
 
 // Each job is right in all but one thing.
-func TestImagesThatCannotRun(t *testing.T) {
+func TestImagesThatCannotRunAtLength(t *testing.T) {
 	script := func(body string) images.Entry { return images.File("opt/bin/script", 0o755, []byte(body)) }
 	entrypoint := func(e ...string) func(*images.Image) { return func(i *images.Image) { i.Config.Entrypoint = e } }
 	with := func(e images.Entry) func(*images.Image) {

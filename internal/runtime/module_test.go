@@ -38,7 +38,7 @@ func TestEnginesThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestModulesThatAreRefused(t *testing.T) {
+func TestModulesThatAreRefusedAtLength(t *testing.T) {
 	reactor, err := buildModule("-buildmode=c-shared")
 	if err != nil {
 		t.Fatal(err)

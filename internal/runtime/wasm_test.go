@@ -101,7 +101,7 @@ func said(t *testing.T, out string) map[string]string {
 	return lines
 }
 
-func TestWhatAModuleSees(t *testing.T) {
+func TestWhatAModuleSeesAtLength(t *testing.T) {
 	steps := []struct{ what, answer string }{
 		{"cwd", "/work"},
 		{"env", `["COCOS_DATASETS=/work/datasets" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]`},
@@ -174,9 +174,9 @@ func TestWhatAModuleSees(t *testing.T) {
 	}
 }
 
-// TestHowAModuleEnds: what a module says of itself, and what the engine says of
+// TestHowAModuleEndsAtLength: what a module says of itself, and what the engine says of
 // a module that fails.
-func TestHowAModuleEnds(t *testing.T) {
+func TestHowAModuleEndsAtLength(t *testing.T) {
 	const pages = 2                                                          // of 64 KiB
 	grow := func(n byte) []byte { return []byte{0x41, n, 0x40, 0x00, 0x1a} } // memory.grow, drop
 	for name, tt := range map[string]struct {
@@ -232,7 +232,7 @@ func TestHowAModuleEnds(t *testing.T) {
 	}
 }
 
-func TestMemoryOfAModuleIsBounded(t *testing.T) {
+func TestMemoryOfAModuleIsBoundedAtLength(t *testing.T) {
 	job := newModuleJob(t, "allocate "+strconv.Itoa(512<<20))
 	job.Limits.MemoryBytes = 256 << 20
 	got := mustRun(t, wasmRunner(t), job)
