@@ -543,10 +543,9 @@ func TestPrivateLogs(t *testing.T) {
 	if err := s.Flush(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	s.Close()
 	var lines []string
 	events := 0
-	for m := range got {
+	take := func(m item) {
 		if m.GetEvent() != nil {
 			events++
 			if a := m.GetEvent().GetAttributes(); len(a) > 1 || a["limit"] != "" {
@@ -555,6 +554,19 @@ func TestPrivateLogs(t *testing.T) {
 		} else {
 			lines = append(lines, m.GetLog().GetMessage())
 		}
+	}
+	// Flush waits for events alone.
+	for ctx := testContext(t); len(lines) < 2; {
+		select {
+		case m := <-got:
+			take(m)
+		case <-ctx.Done():
+			t.Fatalf("%d events, lines %q", events, lines)
+		}
+	}
+	s.Close()
+	for m := range got {
+		take(m)
 	}
 	if events != 4 || len(lines) != 2 || lines[0] != session.Private || lines[1] != "stdout: let out" {
 		t.Errorf("%d events, lines %q", events, lines)
