@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json"
@@ -21,6 +22,7 @@ func decode(b []byte) (m Manifest, faults Faults, whole bool) {
 		collect(&c, '"', "a string", unquote[string]),
 		collect(&c, '"', "a string", unquote[TEE]),
 		collect(&c, '"', "a string", unquote[AlgorithmType]),
+		collect(&c, '"', "a string", unquote[Encryption]),
 		collect(&c, '"', "a string of hexadecimal digits", unquoteText[Digest]),
 		collect(&c, '"', "a string of hexadecimal digits", unquoteText[Nonce]),
 		collect(&c, '"', "a string of hexadecimal digits", unquoteText[Commitment]),
@@ -146,6 +148,15 @@ func (m Manifest) canonical() ([]byte, error) {
 	}
 	if len(m.Algorithm.Env) == 0 {
 		m.Algorithm.Env = nil
+	}
+	if len(m.Algorithm.Files) == 0 {
+		m.Algorithm.Files = nil
+	}
+	m.Datasets = slices.Clone(m.Datasets)
+	for i := range m.Datasets {
+		if s := &m.Datasets[i].Source; len(s.Redirects) == 0 {
+			s.Redirects = nil
+		}
 	}
 	m.Outputs = m.Outputs.canonical()
 	b, err := json.Marshal(m, json.Deterministic(true))

@@ -1,12 +1,17 @@
 package manifest_test
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -39,20 +44,40 @@ func full() manifest.Manifest {
 			Type: manifest.Python, Args: []string{"--alpha", "0.5"}, Env: map[string]string{"A": "1", "B_2": ""},
 			Limits: manifest.Limits{MemoryBytes: 1 << 30, Processes: 10, Seconds: 60, OutputBytes: 1 << 20, CPUMilli: 1500},
 			SHA256: manifest.Digest{2}, Size: 100, Provider: p.algo.Public(),
+			Files: []manifest.File{
+				{Name: "requirements.txt", SHA256: manifest.Digest{6}, Size: 20},
+				{Name: "wheels", SHA256: manifest.Digest{7}, Size: 2000, UnpackedMax: 1000},
+			},
+			Python: manifest.Packages{Requirements: "requirements.txt", Wheels: "wheels"},
 		},
 		Datasets: []manifest.Dataset{
 			{Name: "one.csv", Provider: p.data.Public(), SHA256: manifest.Digest{3}, Size: 10},
-			{Name: "two", Provider: p.data.Public(), SHA256: manifest.Digest{4}, Size: 20, UnpackedMax: 100},
+			{Name: "two", Provider: p.data.Public(), SHA256: manifest.Digest{4}, Size: 20, UnpackedMax: 100, Source: manifest.Source{
+				URL: "s3://bucket/two.tar.age", Endpoint: "https://s3.example.org:9000", Region: "eu-1", Encryption: manifest.Age,
+				Broker: "https://keys.example.org/kbs", Resource: "default/key/two", Redirects: []string{"cdn.example.org:443"}, Authorities: authority(),
+			}},
 		},
 		Consumers: []keys.Public{p.consumer.Public()},
-		Outputs:   manifest.Outputs{ResultMax: 1 << 20},
+		Outputs:   manifest.Outputs{ResultMax: 1 << 20}, ScratchBytes: 16 << 20,
 	}
 }
+
+// authority is a certificate.
+var authority = sync.OnceValue(func() string {
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(nil, c, c, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+})
 
 // container is full with an image.
 func container() manifest.Manifest {
 	m := full()
 	m.Algorithm.Type = manifest.Container
+	m.Algorithm.Files, m.Algorithm.Python = nil, manifest.Packages{}
 	m.Algorithm.Image = manifest.Image{Name: "example.org:5000/a/stats:1.0", Config: manifest.Digest{5}, UnpackedMax: 1 << 20}
 	return m
 }

@@ -47,6 +47,9 @@ type Manifest struct {
 	Datasets  []Dataset     `json:"datasets,omitzero"`
 	Consumers []keys.Public `json:"consumers"`
 	Outputs   Outputs       `json:"outputs,omitzero"`
+	// ScratchBytes is the size of the disk that the Manager attaches for inputs,
+	// which the agent encrypts; 0: inputs are held in memory.
+	ScratchBytes int64 `json:"scratch_bytes,omitzero"`
 }
 
 // Algorithm is the program and how it is run.
@@ -65,6 +68,10 @@ type Algorithm struct {
 	Provider keys.Public `json:"provider"`
 	// Image is set for a container, and for nothing else.
 	Image Image `json:"image,omitzero"`
+	// Files come beside the program, from its provider.
+	Files []File `json:"files,omitzero"`
+	// Python may be set for a script in Python, and for nothing else.
+	Python Packages `json:"python,omitzero"`
 }
 
 // Image is the container image in the algorithm's archive.
@@ -104,6 +111,8 @@ type Dataset struct {
 	// UnpackedMax set: the upload is a deterministic archive of a folder, and
 	// what comes out of it is at most so many bytes.
 	UnpackedMax int64 `json:"unpacked_max,omitzero"`
+	// Source set: the agent itself takes it from there.
+	Source Source `json:"source,omitzero"`
 }
 
 // Outputs says what may leave the VM. Its zero value: the result archive, with

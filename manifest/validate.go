@@ -111,6 +111,7 @@ func (m *Manifest) validate() Faults {
 	}
 	v.keys("/consumers", m.Consumers)
 	v.outputs(m)
+	v.scratch(m)
 	return v.faults
 }
 
@@ -158,6 +159,7 @@ func (v *validator) algorithm(a *Algorithm) {
 	case a.Image != (Image{}):
 		v.add("/algorithm/image", "is of algorithms of the type %q only", Container)
 	}
+	v.files(a)
 }
 
 // Validate returns everything that is wrong with an image, with paths from it on.
@@ -193,6 +195,11 @@ func (v *validator) datasets(ds []Dataset) {
 		v.content(path, d.Content())
 		v.size(path+"/size", d.Size, 0)
 		v.size(path+"/unpacked_max", d.UnpackedMax, 0)
+		if !d.Source.IsZero() {
+			for _, f := range d.Source.Validate() {
+				v.add(path+"/source"+f.Path, "%s", f.Message)
+			}
+		}
 	}
 }
 

@@ -85,11 +85,13 @@ func (a *Agent) providersInput(ctx context.Context, method string, p *agentv1.In
 		ref = inputRef{kind: algorithmInput}
 	case agentv1.InputKind_INPUT_KIND_DATASET:
 		ref = inputRef{datasetInput, p.GetName()}
+	case agentv1.InputKind_INPUT_KIND_FILE:
+		ref = inputRef{fileInput, p.GetName()}
 	}
 	if ref.kind == "" || ref.kind == algorithmInput && p.GetName() != "" {
 		return inputRef{}, rpcerr.New(codes.InvalidArgument, rpcerr.Detail{
-			Reason: rpcerr.InputUnknown, Field: "input", Hint: "name a dataset of the manifest, or the algorithm without a name",
-		}, "the input is neither the algorithm nor a dataset")
+			Reason: rpcerr.InputUnknown, Field: "input", Hint: "name a dataset or file of the manifest, or the algorithm without a name",
+		}, "the input is neither the algorithm nor a file beside it nor a dataset")
 	}
 	return ref, a.admit(c, method, &ref)
 }
@@ -189,11 +191,16 @@ func (s *skipWriter) Write(b []byte) (int, error) {
 }
 
 func protoProgress(p progress) *agentv1.InputState {
-	ref := &agentv1.InputRef{Kind: agentv1.InputKind_INPUT_KIND_ALGORITHM}
-	if p.ref.kind == datasetInput {
-		ref = &agentv1.InputRef{Kind: agentv1.InputKind_INPUT_KIND_DATASET, Name: p.ref.name}
+	return &agentv1.InputState{
+		Input:    &agentv1.InputRef{Kind: protoKinds[p.ref.kind], Name: p.ref.name},
+		Received: uint64(p.received), Size: uint64(p.size), Complete: p.complete,
 	}
-	return &agentv1.InputState{Input: ref, Received: uint64(p.received), Size: uint64(p.size), Complete: p.complete}
+}
+
+var protoKinds = map[inputKind]agentv1.InputKind{
+	algorithmInput: agentv1.InputKind_INPUT_KIND_ALGORITHM,
+	datasetInput:   agentv1.InputKind_INPUT_KIND_DATASET,
+	fileInput:      agentv1.InputKind_INPUT_KIND_FILE,
 }
 
 func protoResult(r *result) *agentv1.ResultInfo {

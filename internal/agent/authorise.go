@@ -14,7 +14,7 @@ import (
 // inputRef names an input of the manifest.
 type inputRef struct {
 	kind inputKind
-	name string // of a dataset
+	name string // of a dataset or file
 }
 
 type inputKind string
@@ -22,13 +22,14 @@ type inputKind string
 const (
 	algorithmInput inputKind = "algorithm"
 	datasetInput   inputKind = "dataset"
+	fileInput      inputKind = "file" // beside the algorithm
 )
 
 func (r inputRef) String() string {
 	if r.kind == algorithmInput {
 		return "algorithm"
 	}
-	return "dataset " + r.name
+	return string(r.kind) + " " + r.name
 }
 
 // callRoles says in which roles a method can be called. What is not here can't.
@@ -36,6 +37,7 @@ var callRoles = map[string][]manifest.Role{
 	agentv1.AgentService_State_FullMethodName:         manifest.Roles(),
 	agentv1.AgentService_UploadStatus_FullMethodName:  {manifest.AlgorithmProvider, manifest.DatasetProvider},
 	agentv1.AgentService_Upload_FullMethodName:        {manifest.AlgorithmProvider, manifest.DatasetProvider},
+	agentv1.AgentService_Provide_FullMethodName:       {manifest.DatasetProvider},
 	agentv1.AgentService_Result_FullMethodName:        {manifest.Consumer},
 	agentv1.AgentService_ConfirmResult_FullMethodName: {manifest.Consumer},
 	agentv1.AgentService_Receipt_FullMethodName:       {manifest.Consumer},
@@ -57,9 +59,12 @@ func authorise(m *manifest.Manifest, method string, c callauth.Caller, input *in
 		return ""
 	}
 	switch input.kind {
-	case algorithmInput:
+	case algorithmInput, fileInput:
 		if c.Role != manifest.AlgorithmProvider {
 			return rpcerr.RoleNotAllowed
+		}
+		if _, ok := m.Algorithm.File(input.name); !ok && input.kind == fileInput {
+			return rpcerr.InputUnknown
 		}
 		return "" // HasRole compared the key
 	case datasetInput:
@@ -97,7 +102,7 @@ func refusal(reason rpcerr.Reason, m *manifest.Manifest, c callauth.Caller, inpu
 		}, "the manifest names another provider for the %s", input)
 	case rpcerr.InputUnknown:
 		return rpcerr.New(codes.NotFound, rpcerr.Detail{
-			Reason: reason, Field: "input", Hint: "use the manifest's name of the dataset",
+			Reason: reason, Field: "input", Hint: "use the manifest's name of the dataset or file",
 		}, "the manifest has no such input")
 	}
 	return callauth.Stranger()

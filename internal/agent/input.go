@@ -23,7 +23,7 @@ import (
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
-// Bounds of a dataset's archive beside the manifest's unpacked_max.
+// Bounds of a folder's archive beside the manifest's unpacked_max.
 const (
 	maxEntries = 1 << 18
 	maxDepth   = 64
@@ -53,6 +53,11 @@ func newInputs(m *manifest.Manifest) []*input {
 	inputs := []*input{{
 		ref: inputRef{kind: algorithmInput}, content: m.Algorithm.Content(), size: m.Algorithm.Size,
 	}}
+	for _, f := range m.Algorithm.Files {
+		inputs = append(inputs, &input{
+			ref: inputRef{fileInput, f.Name}, content: f.Content(), size: f.Size, unpackedMax: f.UnpackedMax,
+		})
+	}
 	for _, d := range m.Datasets {
 		inputs = append(inputs, &input{
 			ref: inputRef{datasetInput, d.Name}, content: d.Content(), size: d.Size, unpackedMax: d.UnpackedMax,
@@ -210,7 +215,11 @@ func (d discarded) Unwrap() error { return d.error }
 // place moves a verified input to where the algorithm finds it.
 func (a *Agent) place(in *input) error {
 	var err error
-	switch target := filepath.Join(a.dirs.datasets(), in.ref.name); {
+	target := filepath.Join(a.dirs.datasets(), in.ref.name)
+	if in.ref.kind == fileInput {
+		target = filepath.Join(a.dirs.files(), in.ref.name)
+	}
+	switch {
 	case in.ref.kind == algorithmInput:
 		if err := a.checkImage(in); err != nil {
 			return err
@@ -258,7 +267,7 @@ func (a *Agent) unpack(in *input, target string) error {
 	case err != nil:
 		return discarded{rpcerr.New(codes.InvalidArgument, rpcerr.Detail{
 			Reason: rpcerr.ArchiveRefused, Field: "chunk",
-			Hint: "make the archive with cocos-cli, and check unpacked_max of the dataset in the manifest",
+			Hint: "make the archive with cocos-cli, and check its unpacked_max in the manifest",
 		}, "the archive of the %s was refused: %v", in.ref, err)}
 	}
 	return nil

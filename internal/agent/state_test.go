@@ -43,7 +43,7 @@ func TestAuthorise(t *testing.T) {
 	}
 	algo, data, other, consumer, approver, stranger, both := mk(), mk(), mk(), mk(), mk(), mk(), mk()
 	m := &manifest.Manifest{
-		Algorithm: manifest.Algorithm{Provider: algo},
+		Algorithm: manifest.Algorithm{Provider: algo, Files: []manifest.File{{Name: "f"}}},
 		Datasets:  []manifest.Dataset{{Name: "d", Provider: data}, {Name: "o", Provider: other}, {Name: "b", Provider: both}},
 		Consumers: []keys.Public{consumer, both},
 		Approvals: []keys.Public{approver},
@@ -51,6 +51,7 @@ func TestAuthorise(t *testing.T) {
 	const (
 		state   = agentv1.AgentService_State_FullMethodName
 		status  = agentv1.AgentService_UploadStatus_FullMethodName
+		provide = agentv1.AgentService_Provide_FullMethodName
 		upload  = agentv1.AgentService_Upload_FullMethodName
 		result  = agentv1.AgentService_Result_FullMethodName
 		confirm = agentv1.AgentService_ConfirmResult_FullMethodName
@@ -86,6 +87,13 @@ func TestAuthorise(t *testing.T) {
 		{"no such dataset", data, manifest.DatasetProvider, upload, &inputRef{datasetInput, "x"}, rpcerr.InputUnknown},
 		{"no such kind", data, manifest.DatasetProvider, upload, &inputRef{"x", "d"}, rpcerr.InputUnknown},
 		{"the algorithm", algo, manifest.AlgorithmProvider, upload, &inputRef{kind: algorithmInput}, ""},
+		{"a file beside the algorithm", algo, manifest.AlgorithmProvider, upload, &inputRef{fileInput, "f"}, ""},
+		{"no such file", algo, manifest.AlgorithmProvider, upload, &inputRef{fileInput, "x"}, rpcerr.InputUnknown},
+		{"a file by a dataset's provider", data, manifest.DatasetProvider, upload, &inputRef{fileInput, "f"}, rpcerr.RoleNotAllowed},
+		{"a key for the own dataset", data, manifest.DatasetProvider, provide, &inputRef{datasetInput, "d"}, ""},
+		{"a key for another's dataset", data, manifest.DatasetProvider, provide, &inputRef{datasetInput, "o"}, rpcerr.NotProvider},
+		{"a key by the algorithm's provider", algo, manifest.AlgorithmProvider, provide, &inputRef{datasetInput, "d"}, rpcerr.RoleNotAllowed},
+		{"a key by a consumer", consumer, manifest.Consumer, provide, nil, rpcerr.RoleNotAllowed},
 		{"the algorithm as dataset", algo, manifest.AlgorithmProvider, upload, &inputRef{datasetInput, "d"}, rpcerr.RoleNotAllowed},
 		{"dataset as the algorithm", data, manifest.DatasetProvider, upload, &inputRef{kind: algorithmInput}, rpcerr.RoleNotAllowed},
 		{"upload by a consumer", consumer, manifest.Consumer, upload, nil, rpcerr.RoleNotAllowed},

@@ -50,9 +50,10 @@ func (f folders) incoming() string { return filepath.Join(f.top, "incoming") }
 // program is the verified algorithm.
 func (f folders) program() string { return filepath.Join(f.top, "program") }
 
-// work is the folder that the algorithm sees: datasets/ and results/.
+// work is the folder that the algorithm sees: datasets/, files/ and results/.
 func (f folders) work() string     { return filepath.Join(f.top, "work") }
 func (f folders) datasets() string { return filepath.Join(f.work(), "datasets") }
+func (f folders) files() string    { return filepath.Join(f.work(), "files") }
 func (f folders) results() string  { return filepath.Join(f.work(), "results") }
 
 // output is the folder whose archive consumers get.
@@ -71,7 +72,7 @@ func makeFolders(dir string) (folders, error) {
 	for _, d := range []struct {
 		name string
 		mode fs.FileMode
-	}{{f.incoming(), 0o700}, {f.output(), 0o700}, {f.work(), 0o755}, {f.datasets(), 0o755}, {f.results(), 0o755}} {
+	}{{f.incoming(), 0o700}, {f.output(), 0o700}, {f.work(), 0o755}, {f.datasets(), 0o755}, {f.files(), 0o755}, {f.results(), 0o755}} {
 		if err := makeFolder(d.name, d.mode); err != nil {
 			return f, errors.Join(err, f.remove())
 		}
@@ -107,13 +108,16 @@ func (f folders) remove() error {
 // checkRoom refuses a manifest whose inputs can't all be held at once.
 func checkRoom(m *manifest.Manifest, room int64) error {
 	need := m.Algorithm.Size + m.Algorithm.Image.UnpackedMax
+	for _, f := range m.Algorithm.Files {
+		need += f.Size + f.UnpackedMax
+	}
 	for _, d := range m.Datasets {
 		// An archive stays until all of it is unpacked. Bounds of a manifest
 		// keep the sum far from overflow.
 		need += d.Size + d.UnpackedMax
 	}
 	if need > room {
-		return fmt.Errorf("the inputs need %d bytes (the sizes and unpacked_max of /algorithm and /datasets), and the agent has room for %d: give the VM more memory", need, room)
+		return fmt.Errorf("the inputs need %d bytes (the sizes and unpacked_max of /algorithm, /algorithm/files and /datasets), and the agent has room for %d: give the VM more memory", need, room)
 	}
 	return nil
 }

@@ -31,6 +31,8 @@ const (
 	InputKind_INPUT_KIND_UNSPECIFIED InputKind = 0
 	InputKind_INPUT_KIND_ALGORITHM   InputKind = 1
 	InputKind_INPUT_KIND_DATASET     InputKind = 2
+	// One of the files beside the algorithm.
+	InputKind_INPUT_KIND_FILE InputKind = 3
 )
 
 // Enum value maps for InputKind.
@@ -39,11 +41,13 @@ var (
 		0: "INPUT_KIND_UNSPECIFIED",
 		1: "INPUT_KIND_ALGORITHM",
 		2: "INPUT_KIND_DATASET",
+		3: "INPUT_KIND_FILE",
 	}
 	InputKind_value = map[string]int32{
 		"INPUT_KIND_UNSPECIFIED": 0,
 		"INPUT_KIND_ALGORITHM":   1,
 		"INPUT_KIND_DATASET":     2,
+		"INPUT_KIND_FILE":        3,
 	}
 )
 
@@ -78,7 +82,7 @@ func (InputKind) EnumDescriptor() ([]byte, []int) {
 type InputRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  InputKind              `protobuf:"varint,1,opt,name=kind,proto3,enum=cocos.agent.v1.InputKind" json:"kind,omitempty"`
-	// The manifest's name of the dataset; empty for the algorithm.
+	// The manifest's name of the dataset or file; empty for the algorithm.
 	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -137,7 +141,12 @@ type InputState struct {
 	// Bytes that the manifest says.
 	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	// All bytes are there and the digest agreed.
-	Complete      bool `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
+	Complete bool `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The agent is taking it from its source, or tries to.
+	Pulling bool `protobuf:"varint,5,opt,name=pulling,proto3" json:"pulling,omitempty"`
+	// Why the agent does not take it from its source now, or has to try again; or
+	// empty.
+	Problem       string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +207,20 @@ func (x *InputState) GetComplete() bool {
 		return x.Complete
 	}
 	return false
+}
+
+func (x *InputState) GetPulling() bool {
+	if x != nil {
+		return x.Pulling
+	}
+	return false
+}
+
+func (x *InputState) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 type StateRequest struct {
@@ -659,6 +682,113 @@ func (x *UploadResponse) GetState() *InputState {
 	return nil
 }
 
+type ProvideRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A dataset with a source.
+	Input *InputRef `protobuf:"bytes,1,opt,name=input,proto3" json:"input,omitempty"`
+	// Keys and credentials as package source reads them: JSON, at most 64 KiB.
+	Secret []byte `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// As in UploadBegin.
+	Salt          []byte `protobuf:"bytes,3,opt,name=salt,proto3" json:"salt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvideRequest) Reset() {
+	*x = ProvideRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvideRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvideRequest) ProtoMessage() {}
+
+func (x *ProvideRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvideRequest.ProtoReflect.Descriptor instead.
+func (*ProvideRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ProvideRequest) GetInput() *InputRef {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *ProvideRequest) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *ProvideRequest) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+type ProvideResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         *InputState            `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvideResponse) Reset() {
+	*x = ProvideResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvideResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvideResponse) ProtoMessage() {}
+
+func (x *ProvideResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvideResponse.ProtoReflect.Descriptor instead.
+func (*ProvideResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ProvideResponse) GetState() *InputState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
 type ResultRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
@@ -668,7 +798,7 @@ type ResultRequest struct {
 
 func (x *ResultRequest) Reset() {
 	*x = ResultRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +810,7 @@ func (x *ResultRequest) String() string {
 func (*ResultRequest) ProtoMessage() {}
 
 func (x *ResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +823,7 @@ func (x *ResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultRequest.ProtoReflect.Descriptor instead.
 func (*ResultRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResultRequest) GetOffset() uint64 {
@@ -714,7 +844,7 @@ type ResultResponse struct {
 
 func (x *ResultResponse) Reset() {
 	*x = ResultResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +856,7 @@ func (x *ResultResponse) String() string {
 func (*ResultResponse) ProtoMessage() {}
 
 func (x *ResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +869,7 @@ func (x *ResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultResponse.ProtoReflect.Descriptor instead.
 func (*ResultResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResultResponse) GetInfo() *ResultInfo {
@@ -766,7 +896,7 @@ type ConfirmResultRequest struct {
 
 func (x *ConfirmResultRequest) Reset() {
 	*x = ConfirmResultRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +908,7 @@ func (x *ConfirmResultRequest) String() string {
 func (*ConfirmResultRequest) ProtoMessage() {}
 
 func (x *ConfirmResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +921,7 @@ func (x *ConfirmResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmResultRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmResultRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConfirmResultRequest) GetSha256() []byte {
@@ -809,7 +939,7 @@ type ConfirmResultResponse struct {
 
 func (x *ConfirmResultResponse) Reset() {
 	*x = ConfirmResultResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +951,7 @@ func (x *ConfirmResultResponse) String() string {
 func (*ConfirmResultResponse) ProtoMessage() {}
 
 func (x *ConfirmResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +964,7 @@ func (x *ConfirmResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmResultResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmResultResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 type ReceiptRequest struct {
@@ -845,7 +975,7 @@ type ReceiptRequest struct {
 
 func (x *ReceiptRequest) Reset() {
 	*x = ReceiptRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +987,7 @@ func (x *ReceiptRequest) String() string {
 func (*ReceiptRequest) ProtoMessage() {}
 
 func (x *ReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1000,7 @@ func (x *ReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptRequest.ProtoReflect.Descriptor instead.
 func (*ReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 type ReceiptResponse struct {
@@ -883,7 +1013,7 @@ type ReceiptResponse struct {
 
 func (x *ReceiptResponse) Reset() {
 	*x = ReceiptResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1025,7 @@ func (x *ReceiptResponse) String() string {
 func (*ReceiptResponse) ProtoMessage() {}
 
 func (x *ReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1038,7 @@ func (x *ReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptResponse.ProtoReflect.Descriptor instead.
 func (*ReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReceiptResponse) GetReceipt() []byte {
@@ -929,7 +1059,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1071,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1084,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EventsRequest) GetAfter() uint64 {
@@ -980,7 +1110,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1122,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1135,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EventsResponse) GetEvent() *v1.Event {
@@ -1024,7 +1154,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1166,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1179,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LogsRequest) GetFollow() bool {
@@ -1068,7 +1198,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1210,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1223,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LogsResponse) GetLog() *v1.Log {
@@ -1110,13 +1240,15 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x14agent/v1/agent.proto\x12\x0ecocos.agent.v1\x1a\x14event/v1/event.proto\"M\n" +
 	"\bInputRef\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.cocos.agent.v1.InputKindR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x88\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xbc\x01\n" +
 	"\n" +
 	"InputState\x12.\n" +
 	"\x05input\x18\x01 \x01(\v2\x18.cocos.agent.v1.InputRefR\x05input\x12\x1a\n" +
 	"\breceived\x18\x02 \x01(\x04R\breceived\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
-	"\bcomplete\x18\x04 \x01(\bR\bcomplete\"\x0e\n" +
+	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x12\x18\n" +
+	"\apulling\x18\x05 \x01(\bR\apulling\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\"\x0e\n" +
 	"\fStateRequest\"\xe4\x01\n" +
 	"\rStateResponse\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12'\n" +
@@ -1142,6 +1274,12 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
 	"\x04salt\x18\x03 \x01(\fR\x04salt\"B\n" +
 	"\x0eUploadResponse\x120\n" +
+	"\x05state\x18\x01 \x01(\v2\x1a.cocos.agent.v1.InputStateR\x05state\"l\n" +
+	"\x0eProvideRequest\x12.\n" +
+	"\x05input\x18\x01 \x01(\v2\x18.cocos.agent.v1.InputRefR\x05input\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\fR\x06secret\x12\x12\n" +
+	"\x04salt\x18\x03 \x01(\fR\x04salt\"C\n" +
+	"\x0fProvideResponse\x120\n" +
 	"\x05state\x18\x01 \x01(\v2\x1a.cocos.agent.v1.InputStateR\x05state\"'\n" +
 	"\rResultRequest\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\"V\n" +
@@ -1162,15 +1300,17 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\vLogsRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\"5\n" +
 	"\fLogsResponse\x12%\n" +
-	"\x03log\x18\x01 \x01(\v2\x13.cocos.event.v1.LogR\x03log*Y\n" +
+	"\x03log\x18\x01 \x01(\v2\x13.cocos.event.v1.LogR\x03log*n\n" +
 	"\tInputKind\x12\x1a\n" +
 	"\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14INPUT_KIND_ALGORITHM\x10\x01\x12\x16\n" +
-	"\x12INPUT_KIND_DATASET\x10\x022\xff\x04\n" +
+	"\x12INPUT_KIND_DATASET\x10\x02\x12\x13\n" +
+	"\x0fINPUT_KIND_FILE\x10\x032\xcb\x05\n" +
 	"\fAgentService\x12D\n" +
 	"\x05State\x12\x1c.cocos.agent.v1.StateRequest\x1a\x1d.cocos.agent.v1.StateResponse\x12Y\n" +
 	"\fUploadStatus\x12#.cocos.agent.v1.UploadStatusRequest\x1a$.cocos.agent.v1.UploadStatusResponse\x12I\n" +
-	"\x06Upload\x12\x1d.cocos.agent.v1.UploadRequest\x1a\x1e.cocos.agent.v1.UploadResponse(\x01\x12I\n" +
+	"\x06Upload\x12\x1d.cocos.agent.v1.UploadRequest\x1a\x1e.cocos.agent.v1.UploadResponse(\x01\x12J\n" +
+	"\aProvide\x12\x1e.cocos.agent.v1.ProvideRequest\x1a\x1f.cocos.agent.v1.ProvideResponse\x12I\n" +
 	"\x06Result\x12\x1d.cocos.agent.v1.ResultRequest\x1a\x1e.cocos.agent.v1.ResultResponse0\x01\x12\\\n" +
 	"\rConfirmResult\x12$.cocos.agent.v1.ConfirmResultRequest\x1a%.cocos.agent.v1.ConfirmResultResponse\x12J\n" +
 	"\aReceipt\x12\x1e.cocos.agent.v1.ReceiptRequest\x1a\x1f.cocos.agent.v1.ReceiptResponse\x12I\n" +
@@ -1190,7 +1330,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(InputKind)(0),                // 0: cocos.agent.v1.InputKind
 	(*InputRef)(nil),              // 1: cocos.agent.v1.InputRef
@@ -1203,18 +1343,20 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*UploadRequest)(nil),         // 8: cocos.agent.v1.UploadRequest
 	(*UploadBegin)(nil),           // 9: cocos.agent.v1.UploadBegin
 	(*UploadResponse)(nil),        // 10: cocos.agent.v1.UploadResponse
-	(*ResultRequest)(nil),         // 11: cocos.agent.v1.ResultRequest
-	(*ResultResponse)(nil),        // 12: cocos.agent.v1.ResultResponse
-	(*ConfirmResultRequest)(nil),  // 13: cocos.agent.v1.ConfirmResultRequest
-	(*ConfirmResultResponse)(nil), // 14: cocos.agent.v1.ConfirmResultResponse
-	(*ReceiptRequest)(nil),        // 15: cocos.agent.v1.ReceiptRequest
-	(*ReceiptResponse)(nil),       // 16: cocos.agent.v1.ReceiptResponse
-	(*EventsRequest)(nil),         // 17: cocos.agent.v1.EventsRequest
-	(*EventsResponse)(nil),        // 18: cocos.agent.v1.EventsResponse
-	(*LogsRequest)(nil),           // 19: cocos.agent.v1.LogsRequest
-	(*LogsResponse)(nil),          // 20: cocos.agent.v1.LogsResponse
-	(*v1.Event)(nil),              // 21: cocos.event.v1.Event
-	(*v1.Log)(nil),                // 22: cocos.event.v1.Log
+	(*ProvideRequest)(nil),        // 11: cocos.agent.v1.ProvideRequest
+	(*ProvideResponse)(nil),       // 12: cocos.agent.v1.ProvideResponse
+	(*ResultRequest)(nil),         // 13: cocos.agent.v1.ResultRequest
+	(*ResultResponse)(nil),        // 14: cocos.agent.v1.ResultResponse
+	(*ConfirmResultRequest)(nil),  // 15: cocos.agent.v1.ConfirmResultRequest
+	(*ConfirmResultResponse)(nil), // 16: cocos.agent.v1.ConfirmResultResponse
+	(*ReceiptRequest)(nil),        // 17: cocos.agent.v1.ReceiptRequest
+	(*ReceiptResponse)(nil),       // 18: cocos.agent.v1.ReceiptResponse
+	(*EventsRequest)(nil),         // 19: cocos.agent.v1.EventsRequest
+	(*EventsResponse)(nil),        // 20: cocos.agent.v1.EventsResponse
+	(*LogsRequest)(nil),           // 21: cocos.agent.v1.LogsRequest
+	(*LogsResponse)(nil),          // 22: cocos.agent.v1.LogsResponse
+	(*v1.Event)(nil),              // 23: cocos.event.v1.Event
+	(*v1.Log)(nil),                // 24: cocos.event.v1.Log
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: cocos.agent.v1.InputRef.kind:type_name -> cocos.agent.v1.InputKind
@@ -1226,30 +1368,34 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	9,  // 6: cocos.agent.v1.UploadRequest.begin:type_name -> cocos.agent.v1.UploadBegin
 	1,  // 7: cocos.agent.v1.UploadBegin.input:type_name -> cocos.agent.v1.InputRef
 	2,  // 8: cocos.agent.v1.UploadResponse.state:type_name -> cocos.agent.v1.InputState
-	5,  // 9: cocos.agent.v1.ResultResponse.info:type_name -> cocos.agent.v1.ResultInfo
-	21, // 10: cocos.agent.v1.EventsResponse.event:type_name -> cocos.event.v1.Event
-	22, // 11: cocos.agent.v1.LogsResponse.log:type_name -> cocos.event.v1.Log
-	3,  // 12: cocos.agent.v1.AgentService.State:input_type -> cocos.agent.v1.StateRequest
-	6,  // 13: cocos.agent.v1.AgentService.UploadStatus:input_type -> cocos.agent.v1.UploadStatusRequest
-	8,  // 14: cocos.agent.v1.AgentService.Upload:input_type -> cocos.agent.v1.UploadRequest
-	11, // 15: cocos.agent.v1.AgentService.Result:input_type -> cocos.agent.v1.ResultRequest
-	13, // 16: cocos.agent.v1.AgentService.ConfirmResult:input_type -> cocos.agent.v1.ConfirmResultRequest
-	15, // 17: cocos.agent.v1.AgentService.Receipt:input_type -> cocos.agent.v1.ReceiptRequest
-	17, // 18: cocos.agent.v1.AgentService.Events:input_type -> cocos.agent.v1.EventsRequest
-	19, // 19: cocos.agent.v1.AgentService.Logs:input_type -> cocos.agent.v1.LogsRequest
-	4,  // 20: cocos.agent.v1.AgentService.State:output_type -> cocos.agent.v1.StateResponse
-	7,  // 21: cocos.agent.v1.AgentService.UploadStatus:output_type -> cocos.agent.v1.UploadStatusResponse
-	10, // 22: cocos.agent.v1.AgentService.Upload:output_type -> cocos.agent.v1.UploadResponse
-	12, // 23: cocos.agent.v1.AgentService.Result:output_type -> cocos.agent.v1.ResultResponse
-	14, // 24: cocos.agent.v1.AgentService.ConfirmResult:output_type -> cocos.agent.v1.ConfirmResultResponse
-	16, // 25: cocos.agent.v1.AgentService.Receipt:output_type -> cocos.agent.v1.ReceiptResponse
-	18, // 26: cocos.agent.v1.AgentService.Events:output_type -> cocos.agent.v1.EventsResponse
-	20, // 27: cocos.agent.v1.AgentService.Logs:output_type -> cocos.agent.v1.LogsResponse
-	20, // [20:28] is the sub-list for method output_type
-	12, // [12:20] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	1,  // 9: cocos.agent.v1.ProvideRequest.input:type_name -> cocos.agent.v1.InputRef
+	2,  // 10: cocos.agent.v1.ProvideResponse.state:type_name -> cocos.agent.v1.InputState
+	5,  // 11: cocos.agent.v1.ResultResponse.info:type_name -> cocos.agent.v1.ResultInfo
+	23, // 12: cocos.agent.v1.EventsResponse.event:type_name -> cocos.event.v1.Event
+	24, // 13: cocos.agent.v1.LogsResponse.log:type_name -> cocos.event.v1.Log
+	3,  // 14: cocos.agent.v1.AgentService.State:input_type -> cocos.agent.v1.StateRequest
+	6,  // 15: cocos.agent.v1.AgentService.UploadStatus:input_type -> cocos.agent.v1.UploadStatusRequest
+	8,  // 16: cocos.agent.v1.AgentService.Upload:input_type -> cocos.agent.v1.UploadRequest
+	11, // 17: cocos.agent.v1.AgentService.Provide:input_type -> cocos.agent.v1.ProvideRequest
+	13, // 18: cocos.agent.v1.AgentService.Result:input_type -> cocos.agent.v1.ResultRequest
+	15, // 19: cocos.agent.v1.AgentService.ConfirmResult:input_type -> cocos.agent.v1.ConfirmResultRequest
+	17, // 20: cocos.agent.v1.AgentService.Receipt:input_type -> cocos.agent.v1.ReceiptRequest
+	19, // 21: cocos.agent.v1.AgentService.Events:input_type -> cocos.agent.v1.EventsRequest
+	21, // 22: cocos.agent.v1.AgentService.Logs:input_type -> cocos.agent.v1.LogsRequest
+	4,  // 23: cocos.agent.v1.AgentService.State:output_type -> cocos.agent.v1.StateResponse
+	7,  // 24: cocos.agent.v1.AgentService.UploadStatus:output_type -> cocos.agent.v1.UploadStatusResponse
+	10, // 25: cocos.agent.v1.AgentService.Upload:output_type -> cocos.agent.v1.UploadResponse
+	12, // 26: cocos.agent.v1.AgentService.Provide:output_type -> cocos.agent.v1.ProvideResponse
+	14, // 27: cocos.agent.v1.AgentService.Result:output_type -> cocos.agent.v1.ResultResponse
+	16, // 28: cocos.agent.v1.AgentService.ConfirmResult:output_type -> cocos.agent.v1.ConfirmResultResponse
+	18, // 29: cocos.agent.v1.AgentService.Receipt:output_type -> cocos.agent.v1.ReceiptResponse
+	20, // 30: cocos.agent.v1.AgentService.Events:output_type -> cocos.agent.v1.EventsResponse
+	22, // 31: cocos.agent.v1.AgentService.Logs:output_type -> cocos.agent.v1.LogsResponse
+	23, // [23:32] is the sub-list for method output_type
+	14, // [14:23] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -1267,7 +1413,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	AgentService_State_FullMethodName         = "/cocos.agent.v1.AgentService/State"
 	AgentService_UploadStatus_FullMethodName  = "/cocos.agent.v1.AgentService/UploadStatus"
 	AgentService_Upload_FullMethodName        = "/cocos.agent.v1.AgentService/Upload"
+	AgentService_Provide_FullMethodName       = "/cocos.agent.v1.AgentService/Provide"
 	AgentService_Result_FullMethodName        = "/cocos.agent.v1.AgentService/Result"
 	AgentService_ConfirmResult_FullMethodName = "/cocos.agent.v1.AgentService/ConfirmResult"
 	AgentService_Receipt_FullMethodName       = "/cocos.agent.v1.AgentService/Receipt"
@@ -51,6 +52,9 @@ type AgentServiceClient interface {
 	// Upload takes one input, whole or from where an earlier one stopped; for
 	// its provider. The first message is Begin, the others are chunks.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
+	// Provide hands over what it takes to have a dataset from the source that the
+	// manifest names, and to read it; for its provider. The agent then takes it.
+	Provide(ctx context.Context, in *ProvideRequest, opts ...grpc.CallOption) (*ProvideResponse, error)
 	// Result sends the caller's result archive from an offset; for consumers.
 	Result(ctx context.Context, in *ResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultResponse], error)
 	// ConfirmResult says that the caller holds the whole result; for consumers.
@@ -106,6 +110,16 @@ func (c *agentServiceClient) Upload(ctx context.Context, opts ...grpc.CallOption
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_UploadClient = grpc.ClientStreamingClient[UploadRequest, UploadResponse]
+
+func (c *agentServiceClient) Provide(ctx context.Context, in *ProvideRequest, opts ...grpc.CallOption) (*ProvideResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProvideResponse)
+	err := c.cc.Invoke(ctx, AgentService_Provide_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *agentServiceClient) Result(ctx context.Context, in *ResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -204,6 +218,9 @@ type AgentServiceServer interface {
 	// Upload takes one input, whole or from where an earlier one stopped; for
 	// its provider. The first message is Begin, the others are chunks.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
+	// Provide hands over what it takes to have a dataset from the source that the
+	// manifest names, and to read it; for its provider. The agent then takes it.
+	Provide(context.Context, *ProvideRequest) (*ProvideResponse, error)
 	// Result sends the caller's result archive from an offset; for consumers.
 	Result(*ResultRequest, grpc.ServerStreamingServer[ResultResponse]) error
 	// ConfirmResult says that the caller holds the whole result; for consumers.
@@ -235,6 +252,9 @@ func (UnimplementedAgentServiceServer) UploadStatus(context.Context, *UploadStat
 }
 func (UnimplementedAgentServiceServer) Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error {
 	return status.Error(codes.Unimplemented, "method Upload not implemented")
+}
+func (UnimplementedAgentServiceServer) Provide(context.Context, *ProvideRequest) (*ProvideResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Provide not implemented")
 }
 func (UnimplementedAgentServiceServer) Result(*ResultRequest, grpc.ServerStreamingServer[ResultResponse]) error {
 	return status.Error(codes.Unimplemented, "method Result not implemented")
@@ -314,6 +334,24 @@ func _AgentService_Upload_Handler(srv interface{}, stream grpc.ServerStream) err
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_UploadServer = grpc.ClientStreamingServer[UploadRequest, UploadResponse]
+
+func _AgentService_Provide_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProvideRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Provide(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Provide_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Provide(ctx, req.(*ProvideRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _AgentService_Result_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ResultRequest)
@@ -398,6 +436,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UploadStatus",
 			Handler:    _AgentService_UploadStatus_Handler,
+		},
+		{
+			MethodName: "Provide",
+			Handler:    _AgentService_Provide_Handler,
 		},
 		{
 			MethodName: "ConfirmResult",

@@ -1,0 +1,46 @@
+package manifest
+
+// Bounds of a scratch disk, in bytes, beside MaxInputSize.
+const (
+	// scratchUnit is what its size is a whole number of.
+	scratchUnit = 1 << 20
+	// scratchEach is what an input takes beside its content and the hashes of it.
+	scratchEach = 1 << 20
+	// scratchShare of the content is room for hashes: a 64th, twice what the leaves
+	// of a tree over blocks of 4 KiB take.
+	scratchShare = 64
+)
+
+// ScratchNeed is the least ScratchBytes for the inputs of m: their sizes and
+// unpacked_max with the hashes over them. Folders of many small files need more:
+// each file takes whole blocks of 4 KiB.
+func (m *Manifest) ScratchNeed() int64 {
+	need := int64(0)
+	add := func(bytes int64) {
+		if bytes > 0 {
+			need += bytes + bytes/scratchShare + scratchEach
+		}
+	}
+	add(m.Algorithm.Size)
+	add(m.Algorithm.Image.UnpackedMax)
+	for _, f := range m.Algorithm.Files {
+		add(f.Size)
+		add(f.UnpackedMax)
+	}
+	for _, d := range m.Datasets {
+		add(d.Size)
+		add(d.UnpackedMax)
+	}
+	return (need + scratchUnit - 1) / scratchUnit * scratchUnit
+}
+
+func (v *validator) scratch(m *Manifest) {
+	const path = "/scratch_bytes"
+	switch n := m.ScratchBytes; {
+	case n == 0:
+	case n < 0 || n > MaxInputSize || n%scratchUnit != 0:
+		v.add(path, "is %d; expected a multiple of %d (1 MiB), up to %d", n, int64(scratchUnit), int64(MaxInputSize))
+	case len(v.faults) == 0 && n < m.ScratchNeed():
+		v.add(path, "is %d, and the inputs need %d (their sizes and unpacked_max, with the hashes over them)", n, m.ScratchNeed())
+	}
+}
