@@ -26,6 +26,8 @@
 //	    console.sock   QEMU's end of the console
 //	    OVMF_VARS.fd   this VM's own firmware variables
 //	    overlay.qcow2  what this VM writes to its boot disk
+//	    scratch.img    the disk for inputs larger than memory, sparse, encrypted in
+//	                   the guest; where the manifest asks for one
 //	    hashes.bin     what a measuring firmware compares with, where the Manager
 //	                   and not QEMU puts it there
 //	    qmp.sock       QEMU's monitor
@@ -78,6 +80,9 @@ const (
 	// ReportPort is where the shim of a VM with the simulated TEE listens for
 	// requests of reports (vsock).
 	ReportPort = 9001
+	// EgressPort is where the shim listens for connections that the agent wants to
+	// the servers of the manifest (vsock).
+	EgressPort = 9002
 	// ManagerPort is where the Manager tells of its health and metrics (TCP,
 	// on loopback).
 	ManagerPort = 9101
@@ -123,6 +128,9 @@ func (d Dir) Vars() string { return d.file("OVMF_VARS.fd") }
 
 // Overlay is what the VM writes to its boot disk.
 func (d Dir) Overlay() string { return d.file("overlay.qcow2") }
+
+// Scratch is the disk for inputs larger than memory.
+func (d Dir) Scratch() string { return d.file("scratch.img") }
 
 // Hashes is the content of Boot.HashTable.
 func (d Dir) Hashes() string { return d.file("hashes.bin") }

@@ -61,7 +61,9 @@ type Machine struct {
 	Boot     Boot   `json:"boot"`
 	// Runtime is the file of the Python disk, read-only; may be empty.
 	Runtime string `json:"runtime,omitzero"`
-	Net     Net    `json:"net"`
+	// ScratchBytes is the size of Dir.Scratch; 0: there is none.
+	ScratchBytes int64 `json:"scratch_bytes,omitzero"`
+	Net          Net   `json:"net"`
 	Vsock   Vsock  `json:"vsock"`
 	// TEE is nil for a plain VM.
 	TEE *TEE `json:"tee,omitzero"`
@@ -83,6 +85,9 @@ func Emulated() Machine {
 		NoGraphic: true, Monitor: MonitorNone,
 	}
 }
+
+// ScratchSerial is the serial number by which the guest knows the scratch disk.
+const ScratchSerial = "cocos-scratch"
 
 // TEEKind names what a host can launch. Not all of them vouch for the guest:
 // see Attests.
