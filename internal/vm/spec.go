@@ -64,7 +64,7 @@ type Machine struct {
 	// ScratchBytes is the size of Dir.Scratch; 0: there is none.
 	ScratchBytes int64 `json:"scratch_bytes,omitzero"`
 	Net          Net   `json:"net"`
-	Vsock   Vsock  `json:"vsock"`
+	Vsock        Vsock `json:"vsock"`
 	// TEE is nil for a plain VM.
 	TEE *TEE `json:"tee,omitzero"`
 	// NoGraphic: the VM has no screen.
