@@ -198,8 +198,8 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 	stopServer(server)
 	<-served
 	for _, in := range a.inputs {
-		if in.file != nil { // no handler is left that could use it
-			in.file.Close()
+		if in.sink != nil { // no handler is left that could use it
+			a.drop(in)
 		}
 	}
 	return errors.Join(err, a.dirs.remove())
