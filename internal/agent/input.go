@@ -35,6 +35,8 @@ type input struct {
 	sink sink
 	hash hash.Hash
 	salt manifest.Salt // of a content that is committed to
+
+	pull pull
 }
 
 func newInputs(m *manifest.Manifest) []*input {
@@ -49,6 +51,7 @@ func newInputs(m *manifest.Manifest) []*input {
 	for _, d := range m.Datasets {
 		inputs = append(inputs, &input{
 			ref: inputRef{datasetInput, d.Name}, content: d.Content(), size: d.Size, unpackedMax: d.UnpackedMax,
+			pull: pull{source: d.Source},
 		})
 	}
 	return inputs
@@ -69,11 +72,13 @@ type progress struct {
 	received int64
 	size     int64
 	complete bool
+	pulling  bool
+	problem  string
 }
 
 // progress needs the agent's mutex.
 func (in *input) progress() progress {
-	return progress{in.ref, in.received.Load(), in.size, in.complete}
+	return progress{in.ref, in.received.Load(), in.size, in.complete, in.pull.active, in.pull.problem}
 }
 
 // carrier brings an input's bytes: it hands them to each sink in order, at most
@@ -86,9 +91,7 @@ type carrier func(limit int64, taken func(n int), sinks ...io.Writer) (int64, er
 // occupy makes an input busy, with a sink for what comes. a.mu is held.
 func (a *Agent) occupy(in *input, salt manifest.Salt) error {
 	if a.state != AwaitingInputs {
-		return rpcerr.New(codes.FailedPrecondition, rpcerr.Detail{
-			Reason: rpcerr.WrongState, Hint: "create a new run",
-		}, "inputs are not taken in state %s", a.state)
+		return wrongState(a.state)
 	}
 	if in.sink == nil {
 		sink, err := a.newSink(in)
@@ -99,6 +102,12 @@ func (a *Agent) occupy(in *input, salt manifest.Salt) error {
 	}
 	in.busy, in.salt = true, salt
 	return nil
+}
+
+func wrongState(s State) error {
+	return rpcerr.New(codes.FailedPrecondition, rpcerr.Detail{
+		Reason: rpcerr.WrongState, Hint: "create a new run",
+	}, "inputs are not taken in state %s", s)
 }
 
 // take takes what is brought as the bytes of a busy input from those on that are
@@ -187,7 +196,7 @@ func (a *Agent) release(in *input, err error) (progress, error) {
 	var gone discarded
 	switch {
 	case err == nil:
-		in.complete = true
+		in.complete, in.pull.problem = true, ""
 		a.cfg.Journal.Emit(vm.EventInput, fmt.Sprintf("received the %s", in.ref),
 			map[string]string{"kind": string(in.ref.kind), "name": in.ref.name})
 		a.drop(in)
@@ -196,7 +205,9 @@ func (a *Agent) release(in *input, err error) (progress, error) {
 		err = gone.error
 		// The message may tell of what was sent, which is not the host's to know.
 		detail, _ := rpcerr.DetailOf(err)
-		a.cfg.Log.Warn("refused an input; nothing of it is kept", "input", in.ref.String(), "reason", string(detail.Reason))
+		if !in.pull.active { // of what it pulls the host reads no more than that it is there
+			a.cfg.Log.Warn("refused an input; nothing of it is kept", "input", in.ref.String(), "reason", string(detail.Reason))
+		}
 		a.drop(in)
 		in.received.Store(0)
 	default:

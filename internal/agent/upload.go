@@ -34,20 +34,24 @@ func (a *Agent) upload(ref inputRef, begin *agentv1.UploadBegin, s bulk.Stream) 
 // it as it was.
 func (a *Agent) beginUpload(ref inputRef, begin *agentv1.UploadBegin) (*input, progress, error) {
 	offset := begin.GetOffset()
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	in := a.input(ref)
 	if in == nil {
 		return nil, progress{}, fmt.Errorf("the manifest has no %s", ref)
 	}
+	if err := a.makeWay(in); err != nil {
+		return nil, progress{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	salt, err := saltOf(in, begin.GetSalt())
 	if err != nil {
 		return nil, progress{}, err
 	}
-	if in.busy {
-		return nil, progress{}, rpcerr.New(codes.Aborted, rpcerr.Detail{
-			Reason: rpcerr.UploadBusy, Field: "input", Hint: "wait for the other upload to end, then ask UploadStatus and go on from there",
-		}, "another upload of the %s is under way", ref)
+	switch {
+	case in.pull.active:
+		return nil, progress{}, pulling(in)
+	case in.busy:
+		return nil, progress{}, busy(ref)
 	}
 	if held := in.received.Load(); offset != uint64(held) {
 		return nil, progress{}, rpcerr.New(codes.FailedPrecondition, rpcerr.Detail{
@@ -58,6 +62,12 @@ func (a *Agent) beginUpload(ref inputRef, begin *agentv1.UploadBegin) (*input, p
 		return in, in.progress(), nil
 	}
 	return in, in.progress(), a.occupy(in, salt)
+}
+
+func busy(ref inputRef) error {
+	return rpcerr.New(codes.Aborted, rpcerr.Detail{
+		Reason: rpcerr.UploadBusy, Field: "input", Hint: "wait for the other upload to end, then ask UploadStatus and go on from there",
+	}, "another upload of the %s is under way", ref)
 }
 
 // saltOf takes a salt where the manifest has a commitment, and nowhere else.
