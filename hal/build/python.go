@@ -56,6 +56,14 @@ const (
 	pipDir   = "usr/lib/cocos-pip"
 )
 
+// pipStart starts pip. There is no network where it runs and no certificate authority
+// on the disk: it can do without TLS, but not with half of it.
+const pipStart = `import sys
+sys.modules["ssl"] = None
+from pip._internal.cli.main import main
+sys.exit(main())
+`
+
 // links are what the packages' maintainer scripts would make: the alternatives
 // of the linear algebra libraries, and the folders of the merged /usr.
 var links = map[string]string{
@@ -247,6 +255,9 @@ func unpackPip(r *os.Root) error {
 		if err := unpackFile(r, f, path.Join(pipDir, f.Name)); err != nil {
 			return fmt.Errorf("%s: %s: %w", names[0], f.Name, err)
 		}
+	}
+	if err := r.WriteFile(path.Join(pipDir, "__main__.py"), []byte(pipStart), 0o644); err != nil {
+		return err
 	}
 	return r.RemoveAll(wheelDir)
 }

@@ -17,7 +17,7 @@ import (
 
 const (
 	// pipPath is a folder that Python starts as a program (hal/build puts it there).
-	pipPath      = "/usr/lib/cocos-pip/pip"
+	pipPath      = "/usr/lib/cocos-pip"
 	packagesPath = "/tmp/packages"
 	userBase     = manifest.PythonUserBase + "=" + packagesPath
 )
@@ -52,7 +52,7 @@ func (r *Runner) setupPackages(s *setup, p manifest.Packages) error {
 		Exec: pythonPath,
 		Argv: []string{
 			pythonPath, "-I", pipPath, "install", "--isolated", "--no-input", "--no-color", "--progress-bar", "off",
-			"--disable-pip-version-check", "--no-cache-dir", "--retries", "0", "--no-warn-script-location", "--no-compile",
+			"--disable-pip-version-check", "--use-deprecated", "legacy-certs", "--no-cache-dir", "--retries", "0", "--no-warn-script-location", "--no-compile",
 			"--no-index", "--find-links", in + p.Wheels, "--only-binary", ":all:",
 			"--user", "--break-system-packages", "-r", in + p.Requirements,
 		},
