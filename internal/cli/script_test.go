@@ -129,7 +129,7 @@ func cmdSourceWeb(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("SOURCE_CA", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Certificate().Raw})))
 }
 
-// manifest OUT algo=KEY:FILE[:SALT] data=NAME:KEY:PATH[:SALT] consumer=KEY approver=KEY
+// manifest OUT algo=KEY:FILE[:SALT] file=NAME:PATH[:SALT] python=REQUIREMENTS:WHEELS data=NAME:KEY:PATH[:SALT] consumer=KEY approver=KEY
 // source=NAME:FILE (a dataset's source, SOURCE in its url standing for sourceweb's)
 // release=KEY:PATTERN,… output=KEY pad=N tee=TEE attested=TEE nonce=N writes a frozen
 // manifest; KEY is a prefix of key files, SALT the file of a commitment's salt.
@@ -174,6 +174,20 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 			s.URL = strings.Replace(s.URL, "SOURCE", ts.Getenv("SOURCE_HOST"), 1)
 			i := slices.IndexFunc(m.Datasets, func(d manifest.Dataset) bool { return d.Name == v[0] })
 			m.Datasets[i].Source = s
+		case "file":
+			path := ts.MkAbs(v[1])
+			d, n, err := archive.Sum(path)
+			ts.Check(err)
+			c := content(ts, d, v[2:])
+			f := manifest.File{Name: v[0], SHA256: c.SHA256, Commitment: c.Commitment, Size: n}
+			info, err := os.Stat(path)
+			ts.Check(err)
+			if info.IsDir() {
+				f.UnpackedMax = 1 << 30
+			}
+			m.Algorithm.Files = append(m.Algorithm.Files, f)
+		case "python":
+			m.Algorithm.Python = manifest.Packages{Requirements: v[0], Wheels: v[1]}
 		case "consumer":
 			m.Consumers = append(m.Consumers, key(v[0]))
 		case "approver":
@@ -219,7 +233,7 @@ func content(ts *testscript.TestScript, d manifest.Digest, salt []string) manife
 	return manifest.Content{Commitment: manifest.Commit(s, d)}
 }
 
-// runner stands in for an algorithm: it lists its datasets in results/, or
+// runner stands in for an algorithm: it lists its datasets and files in results/, or
 // fails if the program says so. A program that says hold waits for "release".
 type runner struct{ released chan struct{} }
 
@@ -239,20 +253,28 @@ func (r *runner) Run(ctx context.Context, job runtime.Job) (runtime.Outcome, err
 		fmt.Fprintln(job.Stderr, "Traceback: it went wrong")
 		return runtime.Outcome{ExitCode: 3}, nil
 	}
-	datasets, err := os.ReadDir(filepath.Join(job.Dir, "datasets"))
-	if err != nil {
-		return runtime.Outcome{}, err
-	}
-	var list strings.Builder
-	for _, e := range datasets {
-		d, n, err := archive.Sum(filepath.Join(job.Dir, "datasets", e.Name()))
+	for _, dir := range []string{"datasets", "files"} {
+		entries, err := os.ReadDir(filepath.Join(job.Dir, dir))
 		if err != nil {
 			return runtime.Outcome{}, err
 		}
-		fmt.Fprintf(&list, "%s %d %s\n", e.Name(), n, d)
+		var list strings.Builder
+		for _, e := range entries {
+			d, n, err := archive.Sum(filepath.Join(job.Dir, dir, e.Name()))
+			if err != nil {
+				return runtime.Outcome{}, err
+			}
+			fmt.Fprintf(&list, "%s %d %s\n", e.Name(), n, d)
+		}
+		if dir == "files" && len(entries) == 0 {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(job.Dir, "results", dir+".txt"), []byte(list.String()), 0o644); err != nil {
+			return runtime.Outcome{}, err
+		}
 	}
 	fmt.Fprintln(job.Stdout, "it ran")
-	return runtime.Outcome{}, os.WriteFile(filepath.Join(job.Dir, "results", "datasets.txt"), []byte(list.String()), 0o644)
+	return runtime.Outcome{}, nil
 }
 
 // agent MANIFEST starts an agent and sets AGENT_GRPC_URL and AGENT_KEY. If the

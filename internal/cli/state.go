@@ -108,12 +108,9 @@ func (p *peer) state(ctx context.Context, id *identity) (*stateInfo, error) {
 			"this is another computation: check --agent and --manifest, and send it nothing")
 	}
 	for _, in := range r.GetInputs() {
-		i := inputInfo{Kind: "algorithm", Name: in.GetInput().GetName(),
+		i := inputInfo{Kind: kindOfInput(in.GetInput()), Name: in.GetInput().GetName(),
 			Received: int64(in.GetReceived()), Size: int64(in.GetSize()), Complete: in.GetComplete(),
 			Pulling: in.GetPulling(), Problem: in.GetProblem()}
-		if in.GetInput().GetKind() == agentv1.InputKind_INPUT_KIND_DATASET {
-			i.Kind = "dataset"
-		}
 		s.Inputs = append(s.Inputs, i)
 	}
 	if info := r.GetResult(); info != nil {
@@ -122,6 +119,18 @@ func (p *peer) state(ctx context.Context, id *identity) (*stateInfo, error) {
 		}
 	}
 	return s, nil
+}
+
+// kindOfInput is the word for it in texts and JSON.
+func kindOfInput(ref *agentv1.InputRef) string {
+	switch ref.GetKind() {
+	case agentv1.InputKind_INPUT_KIND_DATASET:
+		return "dataset"
+	case agentv1.InputKind_INPUT_KIND_FILE:
+		return "file"
+	default:
+		return "algorithm"
+	}
 }
 
 func resultOf(info *agentv1.ResultInfo) (*resultInfo, error) {
