@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ultravioletrs/cocos/internal/guest/dm"
+	"github.com/ultravioletrs/cocos/internal/dm"
 )
 
 // runtimeDisk mounts the disk that the command line names, through dm-verity: a
@@ -25,7 +25,7 @@ func (m *Machine) runtimeDisk(context.Context) error {
 	if err != nil {
 		return err
 	}
-	dev, err := dm.Create("runtime", dm.Target{Type: "verity", Sectors: p.Sectors(), Params: p.Target("/dev/" + disk)})
+	dev, err := dm.Create("runtime", dm.Target{Type: "verity", Sectors: p.Sectors(), Params: []byte(p.Target("/dev/" + disk))})
 	if err != nil {
 		return fmt.Errorf("setting up dm-verity on /dev/%s: %w", disk, err)
 	}
