@@ -74,15 +74,16 @@ func Create(name string, t Target) (string, error) {
 	return fmt.Sprintf("/dev/dm-%d", unix.Minor(created.Dev)), nil
 }
 
-// Remove removes a device that nobody has open.
-func Remove(name string) error {
+// Remove removes a device; one that is in use goes when it isn't any more, and then
+// gone is false.
+func Remove(name string) (gone bool, err error) {
 	f, err := open()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
-	_, _, err = call(f, "DM_DEV_REMOVE", unix.DM_DEV_REMOVE, name, 0, nil, 0)
-	return err
+	answer, _, err := call(f, "DM_DEV_REMOVE", unix.DM_DEV_REMOVE, name, unix.DM_DEFERRED_REMOVE, nil, 0)
+	return err == nil && answer.Flags&unix.DM_DEFERRED_REMOVE == 0, err
 }
 
 // Status is what a device's target says of itself.
