@@ -21,7 +21,7 @@ func runGuest(ctx context.Context, console io.Writer) error {
 	m := new(guest.Machine)
 	c := newComputation(func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.SessionPort) }, console)
 	c.reports = func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.ReportPort) }
-	c.checkGuest = m.CheckGuest
+	c.checkGuest, c.findScratch = m.CheckGuest, m.FindScratch
 	phases := append(m.Phases(), c.phases()...)
 	phases = append(phases,
 		guest.Phase{Name: "network", Run: func(context.Context) error {
