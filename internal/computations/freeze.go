@@ -340,6 +340,10 @@ func (v *resolver) validate() {
 	resolved := []string{"/algorithm/type", "/algorithm/sha256", "/algorithm/size", "/algorithm/image", "/algorithm/files", "/algorithm/python", "/algorithm/provider", "/consumers", "/approvals", "/outputs/release", "/outputs/operator_output"}
 	incomplete := len(v.out.missing.all) > 0
 	for _, f := range found {
+		if d := &v.c.Draft; f.Path == "/scratch_bytes" && d.ScratchBytes > 0 {
+			v.lack("scratch_bytes", "the disk for inputs shall have %d bytes, and they need %d: make it larger, or let their size decide", d.ScratchBytes, v.out.manifest.ScratchNeed())
+			continue
+		}
 		ofSlot := strings.HasPrefix(f.Path, "/datasets/") && !strings.HasSuffix(f.Path, "/name")
 		if incomplete && (ofSlot || slices.ContainsFunc(resolved, func(p string) bool { return strings.HasPrefix(f.Path, p) })) {
 			continue

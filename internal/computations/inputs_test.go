@@ -136,7 +136,7 @@ func TestScratchOfADraft(t *testing.T) {
 		"always":             {change: func(d *c.Draft) { d.Scratch = c.ScratchAlways }},
 		"never":              {change: func(d *c.Draft) { d.Scratch = c.ScratchNever }},
 		"a size":             {change: func(d *c.Draft) { d.ScratchBytes = 64 << 20 }},
-		"too small":          {change: func(d *c.Draft) { d.ScratchBytes = 1 << 20 }, missing: "scratch_bytes is 1048576, and the inputs need 3145728"},
+		"too small":          {change: func(d *c.Draft) { d.ScratchBytes = 1 << 20 }, missing: "the disk for inputs shall have 1048576 bytes, and they need 3145728"},
 		"another word":       {change: func(d *c.Draft) { d.Scratch = "yes" }, field: "scratch", says: `expected "always", "never"`},
 		"no whole MiB":       {change: func(d *c.Draft) { d.ScratchBytes = 64<<20 + 1 }, field: "scratch_bytes", says: "multiple of 1048576"},
 		"less than nothing":  {change: func(d *c.Draft) { d.ScratchBytes = -1 << 20 }, field: "scratch_bytes", says: "multiple of"},
