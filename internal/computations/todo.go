@@ -253,6 +253,9 @@ func (t *steps) start() {
 func (t *steps) look(run *Run) {
 	if run.State != RunFinished {
 		t.add(RunShow, fmt.Sprintf("Run %d %s: %s.", run.Number, run.State, orUnknown(run.Reason)), "")
+		if do := advice(run.Reason); do != "" {
+			t.add(RunShow, do, "")
+		}
 		return
 	}
 	if !t.has(PartConsumer) || !t.v.Frozen.AttestedTLS {

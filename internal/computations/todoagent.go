@@ -27,7 +27,7 @@ func (t *steps) take(r Reader, run *Run) error {
 	if len(send) == 0 {
 		t.add(RunShow, fmt.Sprintf("Run %d is %s%s, and needs nothing of you now. Watch it here, or in a terminal.", run.Number, run.State, because(run.Reason)),
 			CommandLine("computations", "watch", string(t.v.ID)))
-		return nil
+		return t.refused(r, run)
 	}
 	if !t.me.MustApprove {
 		t.fetchManifest(RunShow)
@@ -44,8 +44,8 @@ func (t *steps) take(r Reader, run *Run) error {
 	return nil
 }
 
-// arrivals are what the agent said that arrived: "algorithm", "dataset NAME", and
-// "result FINGERPRINT" at the consumer with this key.
+// arrivals are what the agent said that arrived: "algorithm", "file NAME" beside it,
+// "dataset NAME", and "result FINGERPRINT" at the consumer with this key.
 func arrivals(r Reader, run ID) (map[string]bool, error) {
 	there := map[string]bool{}
 	for _, kind := range []string{vm.EventInput, vm.EventReleased} {
@@ -59,6 +59,8 @@ func arrivals(r Reader, run ID) (map[string]bool, error) {
 				there["result "+e.Attributes["consumer"]] = true
 			case e.Attributes["kind"] == "algorithm":
 				there["algorithm"] = true
+			case e.Attributes["kind"] == "file":
+				there["file "+e.Attributes["name"]] = true
 			default:
 				there["dataset "+e.Attributes["name"]] = true
 			}
