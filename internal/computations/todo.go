@@ -236,6 +236,7 @@ func (t *steps) fetchManifest(a Action) {
 // start is what happens between runs.
 func (t *steps) start() {
 	if t.may(ComputationRun) {
+		t.brokers()
 		t.add(ComputationRun, "Everything is approved. Start a run when all parties are ready to bring what they provide.",
 			CommandLine("computations", "run", string(t.v.ID)))
 		return
@@ -244,6 +245,7 @@ func (t *steps) start() {
 		return
 	}
 	t.add(ComputationShow, "Everything is approved. Wait until it is started.", "")
+	t.brokers()
 	if slices.ContainsFunc(t.v.Mine, ofManifest) && t.v.Frozen.AttestedTLS {
 		t.policy()
 	}

@@ -83,26 +83,38 @@ func (t *steps) exchange(run *Run, flags []string, there map[string]bool) []Todo
 		return nil
 	}
 	var all []Todo
-	add := func(text string, words ...string) {
+	add := func(text string, words []string) {
 		all = append(all, Todo{Action: RunShow, Text: text, Command: CommandLine(append(words, flags...)...)})
 	}
 	d := &t.v.Draft
 	if run.AgentState == "" || run.AgentState == "AwaitingInputs" {
-		if d.Algorithm.Provider == t.me.User && !there["algorithm"] {
-			add("Send the algorithm, straight to the VM and not through this service. Its digest is compared before anything leaves.",
-				t.bring("algo", t.file(d.Algorithm.Asset, "algorithm.py"), t.v.Frozen.Algorithm.Content())...)
+		if d.Algorithm.Provider == t.me.User && !t.algorithmThere(there) {
+			add(t.algorithm())
 		}
 		for _, slot := range d.Datasets {
-			if slot.Provider == t.me.User && !there["dataset "+slot.Name] {
+			switch frozen, _ := t.v.Frozen.Dataset(slot.Name); {
+			case slot.Provider != t.me.User || there["dataset "+slot.Name]:
+			case !frozen.Source.IsZero():
+				text, words := t.fetched(&frozen, t.file(slot.Asset, slot.Name))
+				if words != nil {
+					add(text, words)
+					continue
+				}
+				serve := t.serveBroker(frozen.Source.Broker) // of all datasets that name it
+				if slices.ContainsFunc(all, func(o Todo) bool { return o.Command == serve }) {
+					serve = ""
+				}
+				all = append(all, Todo{Action: RunShow, Text: text, Command: serve})
+			default:
 				add("Send the dataset "+slot.Name+", straight to the VM and not through this service. Its digest is compared before anything leaves.",
-					append(t.bring("data", t.file(slot.Asset, slot.Name), contentOf(t.v.Frozen, slot.Name)), "--name", slot.Name)...)
+					append(t.bring("data", t.file(slot.Asset, slot.Name), frozen.Content()), "--name", slot.Name))
 			}
 		}
 	}
 	if slices.Contains(d.Consumers, t.me.User) && (t.me.Key == nil || !there["result "+t.me.Key.Fingerprint()]) {
 		out := run.ResultFolder()
 		add("Fetch the result when there is one. It is verified before it is unpacked, into the folder "+out+".",
-			"result", "--wait", "--out", out)
+			[]string{"result", "--wait", "--out", out})
 	}
 	return all
 }
@@ -115,11 +127,6 @@ func (t *steps) bring(command, file string, c manifest.Content) []string {
 		words = append(words, "--salt", file+".salt")
 	}
 	return words
-}
-
-func contentOf(f *manifest.Frozen, name string) manifest.Content {
-	d, _ := f.Dataset(name)
-	return d.Content()
 }
 
 func because(reason string) string {
