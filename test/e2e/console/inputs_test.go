@@ -7,9 +7,20 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// inputs registers a script with files and packages, and a dataset that the VM
-// fetches, without a command line, up to the page on which they are approved.
-func inputs(t *testing.T, p *participant, ws string) {
+// TestInputs: who has no command line registers a script with files and packages, and
+// a dataset that the VM fetches, and sees both on the page where they are approved.
+func TestInputs(t *testing.T) {
+	s := startService(t)
+	p := newBrowsers(t, s.url).participant("Grace", "grace@example.org")
+	p.open(s.link)
+	p.fill("Email address", p.email, "Your name", "Grace Okafor", "Password", password, "Password, once more", password)
+	p.press("Begin")
+	p.open("/workspaces/new")
+	p.fill("Name", "Nordfjord Tumour Registry")
+	p.press("Make the workspace")
+	ws := p.path()
+	p.open("/keys")
+	p.follow()
 	unfold := func(summary string) {
 		t.Helper()
 		p.do(chromedp.Click(`//summary[starts-with(normalize-space(.), "`+summary+`")]`, chromedp.BySearch))
@@ -47,10 +58,10 @@ func inputs(t *testing.T, p *participant, ws string) {
 	p.open(ws + "/computations/new")
 	p.fill("Name", "Tumours on slides", "File name", "slides")
 	p.tick("Simulated TEE")
-	p.choose("Who brings it", "Ingrid Solberg")
+	p.choose("Who brings it", "Grace Okafor")
 	p.do(chromedp.Click(`//fieldset[starts-with(normalize-space(legend), "Who gets the result")]//label[1]`, chromedp.BySearch))
 	// The first dataset's provider: the second control of that name.
-	p.do(chromedp.Evaluate(`(s => { s.value = [...s.options].find(o => o.text.includes("Ingrid")).value; return true })(document.querySelector('select[name="datasets/0/provider"]'))`, nil))
+	p.do(chromedp.Evaluate(`(s => { s.value = [...s.options].find(o => o.text.includes("Grace")).value; return true })(document.querySelector('select[name="datasets/0/provider"]'))`, nil))
 	unfold("Where and how long it runs")
 	p.inspect("draft-disk")
 	p.press("Save the draft")

@@ -444,7 +444,6 @@ func tour(t *testing.T, grace, ingrid, anders *participant, computation string) 
 	if before != after {
 		t.Errorf("the label of %s changes %s", before, after)
 	}
-	inputs(t, ingrid, ws)
 	ingrid.open("/nothing-here")
 	ingrid.inspect("not-found")
 	ingrid.open("/settings")
