@@ -33,6 +33,13 @@ type Packages struct {
 
 const maxFiles = 64
 
+// PythonUserBase is the variable by which a script finds its packages.
+const PythonUserBase = "PYTHONUSERBASE"
+
+// packagesEnv are variables that an algorithm with packages can't set: they would
+// hide these from it.
+var packagesEnv = []string{PythonUserBase, "PYTHONNOUSERSITE"}
+
 // File returns the algorithm's file of that name.
 func (a *Algorithm) File(name string) (File, bool) {
 	for _, f := range a.Files {
@@ -72,6 +79,11 @@ func (v *validator) python(a *Algorithm) {
 			v.add("/algorithm/python", "is of algorithms of the type %q only", Python)
 		}
 		return
+	}
+	for _, name := range packagesEnv {
+		if _, set := a.Env[name]; set {
+			v.add("/algorithm/env/"+name, "would hide the packages of /algorithm/python; leave it out")
+		}
 	}
 	for _, part := range []struct {
 		path, name string

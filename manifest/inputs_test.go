@@ -61,6 +61,17 @@ func TestInputsMalformed(t *testing.T) {
 	if paths, text := faultsOf(t, binary.Validate()); !slices.Equal(paths, []string{"/algorithm/python"}) || !strings.Contains(text, `"python" only`) {
 		t.Errorf("a binary's packages: %v", text)
 	}
+	for _, name := range []string{manifest.PythonUserBase, "PYTHONNOUSERSITE"} {
+		m := full()
+		m.Algorithm.Env = map[string]string{name: "1"}
+		if paths, text := faultsOf(t, m.Validate()); !slices.Equal(paths, []string{"/algorithm/env/" + name}) || !strings.Contains(text, "hide the packages") {
+			t.Errorf("%s: %v", name, text)
+		}
+		m.Algorithm.Python = manifest.Packages{}
+		if err := m.Validate(); err != nil {
+			t.Errorf("%s without packages: %v", name, err)
+		}
+	}
 	empty := full()
 	empty.Algorithm.Files, empty.Algorithm.Python = []manifest.File{}, manifest.Packages{}
 	empty.Datasets[1].Source.Redirects = []string{}

@@ -64,7 +64,13 @@ func (w *world) freezeFor(nonce byte, tee manifest.TEE) manifest.Frozen {
 	f, err := manifest.Freeze(manifest.Manifest{
 		Version: 1, ID: "c1", Name: "A test", Nonce: manifest.Nonce{nonce}, TEE: tee, AttestedTLS: tee != manifest.TEENone,
 		Approvals: []keys.Public{w.approver.Public()},
-		Algorithm: manifest.Algorithm{Type: manifest.Python, SHA256: manifest.Sum([]byte("algorithm")), Size: 9, Provider: w.approver.Public()},
+		Algorithm: manifest.Algorithm{
+			Type: manifest.Python, SHA256: manifest.Sum([]byte("algorithm")), Size: 9, Provider: w.approver.Public(),
+			Files: []manifest.File{
+				{Name: "model", SHA256: manifest.Sum([]byte("model")), Size: 5},
+				{Name: "wheels", SHA256: manifest.Sum([]byte("wheels")), Size: 6, UnpackedMax: 6},
+			},
+		},
 		Datasets: []manifest.Dataset{
 			{Name: "iris", Provider: w.approver.Public(), SHA256: manifest.Sum([]byte("iris")), Size: 4},
 			{Name: "more", Provider: w.approver.Public(), SHA256: manifest.Sum([]byte("more")), Size: 4},

@@ -93,14 +93,12 @@ func (req *Request) predicate(ctx context.Context) (Predicate, error) {
 		Run: req.Run, Manifest: m.Digest, Instance: req.Instance.Public(),
 		TEE: own.Type, Simulated: own.Type == attest.Sim, Measurement: measurement,
 		Algorithm: m.Algorithm.SHA256, AlgorithmCommitment: m.Algorithm.Commitment,
+		Files: filesOf(m), Datasets: datasetsOf(m),
 		Outcome: req.Outcome, Reason: req.Reason, ExitStatus: req.ExitStatus, Signal: req.Signal, Limit: req.Limit,
 		Result: req.Result, Results: req.Results,
 		HostClock: HostClock{Started: seconds(req.Started), Finished: seconds(req.Finished)},
 	}
 	_, _ = rand.Read(p.Nonce[:]) // never fails
-	for _, d := range m.Datasets {
-		p.Datasets = append(p.Datasets, Dataset{Name: d.Name, SHA256: d.SHA256, Commitment: d.Commitment})
-	}
 	for _, a := range req.Approvals {
 		p.Approvals = append(p.Approvals, Approval{Key: a.PublicKey.Fingerprint(), Signature: a.Signature})
 	}

@@ -49,7 +49,7 @@ func TestAReceiptHolds(t *testing.T) {
 			if p.Manifest != w.manifest.Digest || p.Run != req.Run || p.Outcome != req.Outcome || p.Reason != req.Reason ||
 				!p.Instance.Equal(w.instance.Public()) || !p.Simulated || p.TEE != attest.Sim ||
 				p.Measurement["measurement"].String() != attest.Hex(imageDigest[:]).String() ||
-				p.Algorithm != w.manifest.Algorithm.SHA256 || len(p.Datasets) != 2 || p.Datasets[1].Name != "more" || len(p.Approvals) != 1 {
+				p.Algorithm != w.manifest.Algorithm.SHA256 || len(p.Files) != 2 || p.Files[1].Name != "wheels" || len(p.Datasets) != 2 || p.Datasets[1].Name != "more" || len(p.Approvals) != 1 {
 				t.Errorf("the predicate is %+v", p)
 			}
 			if text := r.Text(); !strings.HasPrefix(text, "SIMULATED: ") || !strings.Contains(text, "says the host's clock") || !strings.Contains(text, string(req.Outcome)) {
@@ -199,7 +199,7 @@ func TestTampering(t *testing.T) {
 	}
 	mallory := newKey(t)
 	result, iris := manifest.Sum([]byte("result")).String(), manifest.Sum([]byte("iris")).String()
-	lie := manifest.Sum([]byte("lie")).String()
+	model, lie := manifest.Sum([]byte("model")).String(), manifest.Sum([]byte("lie")).String()
 	for name, tt := range map[string]struct {
 		change func(*testing.T, *wire)
 		want   string
@@ -215,32 +215,35 @@ func TestTampering(t *testing.T) {
 			replace(`"simulated":true,"tee":"sim"`, `"simulated":false,"tee":"sev-snp"`)(t, f)
 			replace("SIMULATED ", "")(t, f)
 		}, "sig:"},
-		"subject's name":     {replace("SIMULATED result", "result"), "/subject is not, as the predicate says"},
-		"subject's digest":   {replace(`"subject":[{"digest":{"sha256":"`+result, `"subject":[{"digest":{"sha256":"`+lie), "/subject is not, as the predicate says"},
-		"result":             {replace(result, lie), "sig:"},
-		"result's size":      {replace(`"size":6`, `"size":7`), "sig:"},
-		"a size below zero":  {replace(`"size":6`, `"size":-6`), "/predicate/result/size"},
-		"measurement":        {replace("0707", "0708"), "sig:"},
-		"algorithm":          {replace(w.manifest.Algorithm.SHA256.String(), lie), "sig:"},
-		"dataset's name":     {replace(`"iris"`, `"irix"`), "sig:"},
-		"two of one name":    {replace(`"iris"`, `"more"`), "/predicate/datasets/1/name"},
-		"dataset's digest":   {replace(iris, lie), "sig:"},
-		"approval's key":     {replace(w.approver.Public().Fingerprint(), mallory.Public().Fingerprint()), "sig:"},
-		"outcome":            {replace(`"outcome":"succeeded"`, `"outcome":"failed"`), "/predicate/reason"},
-		"an unknown outcome": {replace(`"outcome":"succeeded"`, `"outcome":"fine"`), "/predicate/outcome"},
-		"a reason":           {replace(`"outcome":"succeeded"`, `"outcome":"succeeded","reason":"agent-failed"`), "/predicate/reason"},
-		"exit status":        {replace(`"exit_status":0`, `"exit_status":1`), "/predicate/exit_status"},
-		"no exit status":     {replace(`"exit_status":0,`, ``), "/predicate/exit_status"},
-		"times":              {replace("2027-01-15T08:01:00Z", "2027-01-15T08:02:00Z"), "sig:"},
-		"predicate type":     {replace("/receipt/v1", "/receipt/v2"), "/predicateType"},
-		"statement type":     {replace("in-toto.io/Statement/v1", "in-toto.io/Statement/v2"), "/_type"},
-		"a member more":      {replace(`"exit_status":0`, `"exit_status":0,"fine":true`), "/predicate/fine is not a known member"},
-		"a member twice":     {replace(`"exit_status":0`, `"exit_status":0,"exit_status":0`), "/predicate/exit_status is given twice"},
-		"another case":       {replace(`"exit_status":0`, `"Exit_status":0`), "is not a known member"},
-		"a space":            {replace(`"exit_status":0`, `"exit_status": 0`), "not in its one form"},
-		"null":               {replace(`"exit_status":0`, `"exit_status":0,"reason":null`), "not in its one form"},
-		"bytes after it":     {func(_ *testing.T, f *wire) { f.Envelope.Payload = append(f.Envelope.Payload, ' ') }, "not in its one form"},
-		"nothing":            {func(_ *testing.T, f *wire) { f.Envelope.Payload = nil }, "can't be read"},
+		"subject's name":      {replace("SIMULATED result", "result"), "/subject is not, as the predicate says"},
+		"subject's digest":    {replace(`"subject":[{"digest":{"sha256":"`+result, `"subject":[{"digest":{"sha256":"`+lie), "/subject is not, as the predicate says"},
+		"result":              {replace(result, lie), "sig:"},
+		"result's size":       {replace(`"size":6`, `"size":7`), "sig:"},
+		"a size below zero":   {replace(`"size":6`, `"size":-6`), "/predicate/result/size"},
+		"measurement":         {replace("0707", "0708"), "sig:"},
+		"algorithm":           {replace(w.manifest.Algorithm.SHA256.String(), lie), "sig:"},
+		"dataset's name":      {replace(`"iris"`, `"irix"`), "sig:"},
+		"two of one name":     {replace(`"iris"`, `"more"`), "/predicate/datasets/1/name"},
+		"file's name":         {replace(`"model"`, `"modem"`), "sig:"},
+		"two files of a name": {replace(`"model"`, `"wheels"`), "/predicate/files/1/name"},
+		"file's digest":       {replace(model, lie), "sig:"},
+		"dataset's digest":    {replace(iris, lie), "sig:"},
+		"approval's key":      {replace(w.approver.Public().Fingerprint(), mallory.Public().Fingerprint()), "sig:"},
+		"outcome":             {replace(`"outcome":"succeeded"`, `"outcome":"failed"`), "/predicate/reason"},
+		"an unknown outcome":  {replace(`"outcome":"succeeded"`, `"outcome":"fine"`), "/predicate/outcome"},
+		"a reason":            {replace(`"outcome":"succeeded"`, `"outcome":"succeeded","reason":"agent-failed"`), "/predicate/reason"},
+		"exit status":         {replace(`"exit_status":0`, `"exit_status":1`), "/predicate/exit_status"},
+		"no exit status":      {replace(`"exit_status":0,`, ``), "/predicate/exit_status"},
+		"times":               {replace("2027-01-15T08:01:00Z", "2027-01-15T08:02:00Z"), "sig:"},
+		"predicate type":      {replace("/receipt/v1", "/receipt/v2"), "/predicateType"},
+		"statement type":      {replace("in-toto.io/Statement/v1", "in-toto.io/Statement/v2"), "/_type"},
+		"a member more":       {replace(`"exit_status":0`, `"exit_status":0,"fine":true`), "/predicate/fine is not a known member"},
+		"a member twice":      {replace(`"exit_status":0`, `"exit_status":0,"exit_status":0`), "/predicate/exit_status is given twice"},
+		"another case":        {replace(`"exit_status":0`, `"Exit_status":0`), "is not a known member"},
+		"a space":             {replace(`"exit_status":0`, `"exit_status": 0`), "not in its one form"},
+		"null":                {replace(`"exit_status":0`, `"exit_status":0,"reason":null`), "not in its one form"},
+		"bytes after it":      {func(_ *testing.T, f *wire) { f.Envelope.Payload = append(f.Envelope.Payload, ' ') }, "not in its one form"},
+		"nothing":             {func(_ *testing.T, f *wire) { f.Envelope.Payload = nil }, "can't be read"},
 
 		"payload type": {func(_ *testing.T, f *wire) { f.Envelope.PayloadType = "application/json" }, "/envelope/payloadType"},
 		"signature":    {func(_ *testing.T, f *wire) { f.Envelope.Signatures[0].Sig[0] ^= 1 }, "sig:"},
@@ -298,6 +301,16 @@ func TestTampering(t *testing.T) {
 			f.sign(t, w.instance)
 			f.attest(t, w.authority, attest.ForReceipt, w.manifest.Digest, w.instance.Public())
 		}, "/predicate/datasets"},
+		"a file that the manifest does not name": {func(t *testing.T, f *wire) {
+			replace(model, lie)(t, f)
+			f.sign(t, w.instance)
+			f.attest(t, w.authority, attest.ForReceipt, w.manifest.Digest, w.instance.Public())
+		}, "/predicate/files"},
+		"no files at all": {func(t *testing.T, f *wire) {
+			replace(`"files":[{"name":"model","sha256":"`+model+`"},{"name":"wheels","sha256":"`+manifest.Sum([]byte("wheels")).String()+`"}],`, "")(t, f)
+			f.sign(t, w.instance)
+			f.attest(t, w.authority, attest.ForReceipt, w.manifest.Digest, w.instance.Public())
+		}, "/predicate/files"},
 		"another algorithm": {func(t *testing.T, f *wire) {
 			replace(w.manifest.Algorithm.SHA256.String(), lie)(t, f)
 			f.sign(t, w.instance)
@@ -476,6 +489,22 @@ func TestEnclose(t *testing.T) {
 	}
 }
 
+// A receipt about a manifest without files is what it was before there were any.
+func TestWithoutFiles(t *testing.T) {
+	w := newWorld(t)
+	m := w.manifest.Manifest
+	m.Algorithm.Files = nil
+	f, err := manifest.Freeze(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.manifest = f
+	raw := w.make(w.request())
+	if r, err := receipt.Verify(t.Context(), raw, w.options()); err != nil || r.Statement.Predicate.Files != nil || bytes.Contains(open(t, raw).Envelope.Payload, []byte("files")) {
+		t.Errorf("%v", err)
+	}
+}
+
 // The documentation names every member.
 func TestDocumentation(t *testing.T) {
 	b, err := os.ReadFile("../docs/receipts.md")
@@ -485,7 +514,7 @@ func TestDocumentation(t *testing.T) {
 	for _, name := range []string{
 		"`version`", "`envelope`", "`evidence`", "`_type`", "`subject`", "`predicateType`", "`predicate.nonce`", "`predicate.run`",
 		"`predicate.manifest`", "`predicate.instance`", "`predicate.tee`", "`predicate.simulated`", "`predicate.measurement`",
-		"`predicate.algorithm`", "`predicate.datasets`", "`predicate.approvals`", "`predicate.outcome`", "`predicate.reason`",
+		"`predicate.algorithm`", "`predicate.files`", "`predicate.datasets`", "`predicate.approvals`", "`predicate.outcome`", "`predicate.reason`",
 		"`predicate.exit_status`", "`predicate.result`", "`predicate.host_clock`", string(attest.ForReceipt), receipt.PredicateType,
 		string(receipt.AlgorithmFailed), string(receipt.AgentFailed),
 	} {

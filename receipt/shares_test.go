@@ -1,6 +1,7 @@
 package receipt_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,8 @@ func newDividedWorld(t testing.TB) (*world, receipt.Request) {
 	m.Outputs.Release = []manifest.Release{{Consumer: other.Public(), Output: true}, {Consumer: w.approver.Public(), Files: []string{"**"}}}
 	m.Algorithm.SHA256, m.Algorithm.Commitment = manifest.Digest{}, manifest.Commitment{5}
 	m.Datasets[0].SHA256, m.Datasets[0].Commitment = manifest.Digest{}, manifest.Commitment{6}
+	m.Algorithm.Files = slices.Clone(m.Algorithm.Files)
+	m.Algorithm.Files[0].SHA256, m.Algorithm.Files[0].Commitment = manifest.Digest{}, manifest.Commitment{7}
 	f, err := manifest.Freeze(m)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +50,7 @@ func TestSharesAndCommitments(t *testing.T) {
 	if p.AlgorithmCommitment != (manifest.Commitment{5}) || p.Datasets[0].Commitment != (manifest.Commitment{6}) || p.Datasets[1].SHA256 == (manifest.Digest{}) {
 		t.Errorf("the receipt says %+v", p)
 	}
-	for _, want := range []string{"algorithm    commitment 05", "iris, commitment 06", "sha256 " + req.Results[1].SHA256.String(), "for " + req.Results[1].Consumer} {
+	for _, want := range []string{"algorithm    commitment 05", "iris, commitment 06", "file         model, commitment 07", "file         wheels, sha256 ", "sha256 " + req.Results[1].SHA256.String(), "for " + req.Results[1].Consumer} {
 		if !strings.Contains(r.Text(), want) {
 			t.Errorf("its text lacks %q:\n%s", want, r.Text())
 		}
@@ -84,6 +87,8 @@ func TestStatementsThatAreNotMade(t *testing.T) {
 		"a success over a limit": {func(_ *world, r *receipt.Request) { r.Limit = "seconds" }, "/predicate/signal or /predicate/limit"},
 		"algorithm by both":      {func(w *world, _ *receipt.Request) { w.manifest.Algorithm.SHA256 = manifest.Digest{1} }, "/predicate/algorithm_commitment stands beside"},
 		"algorithm by nothing":   {func(w *world, _ *receipt.Request) { w.manifest.Algorithm.Commitment = manifest.Commitment{} }, "/predicate/algorithm is missing"},
+		"a file by both":         {func(w *world, _ *receipt.Request) { w.manifest.Algorithm.Files[0].SHA256 = manifest.Digest{1} }, "/predicate/files/0/commitment"},
+		"a file by nothing":      {func(w *world, _ *receipt.Request) { w.manifest.Algorithm.Files[0].Commitment = manifest.Commitment{} }, "/predicate/files/0/sha256 is missing"},
 		"a dataset by both":      {func(w *world, _ *receipt.Request) { w.manifest.Datasets[0].SHA256 = manifest.Digest{1} }, "/predicate/datasets/0/commitment"},
 		"a word that is none": {func(_ *world, r *receipt.Request) {
 			r.Outcome, r.Reason, r.ExitStatus, r.Signal = receipt.Failed, receipt.AlgorithmFailed, nil, "a\nb"

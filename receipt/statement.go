@@ -67,11 +67,12 @@ type Predicate struct {
 	Simulated bool `json:"simulated"`
 	// Measurement is what the TEE measured of the image, by register.
 	Measurement map[string]attest.Hex `json:"measurement"`
-	// Algorithm, or AlgorithmCommitment, and Datasets are the inputs that arrived
-	// and ran.
+	// Algorithm, or AlgorithmCommitment, Files beside it and Datasets are the inputs
+	// that arrived and ran.
 	Algorithm           manifest.Digest     `json:"algorithm,omitzero"`
 	AlgorithmCommitment manifest.Commitment `json:"algorithm_commitment,omitzero"`
-	Datasets            []Dataset           `json:"datasets,omitzero"`
+	Files               []Input             `json:"files,omitzero"`
+	Datasets            []Input             `json:"datasets,omitzero"`
 	// Approvals are those on which the agent began.
 	Approvals []Approval `json:"approvals,omitzero"`
 	Outcome   Outcome    `json:"outcome"`
@@ -91,9 +92,9 @@ type Predicate struct {
 	HostClock HostClock `json:"host_clock"`
 }
 
-// Dataset is one input, named as the manifest does: by its digest or by a
-// commitment.
-type Dataset struct {
+// Input is a dataset, or a file beside the algorithm, named as the manifest does: by
+// its digest or by a commitment.
+type Input struct {
 	Name       string              `json:"name"`
 	SHA256     manifest.Digest     `json:"sha256,omitzero"`
 	Commitment manifest.Commitment `json:"commitment,omitzero"`
@@ -246,13 +247,8 @@ func (p *Predicate) validate(f *faults) {
 		}
 	}
 	f.content("/predicate/algorithm", "/predicate/algorithm_commitment", manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment})
-	for i, d := range p.Datasets {
-		at := fmt.Sprintf("/predicate/datasets/%d", i)
-		if !namePattern.MatchString(d.Name) || slices.ContainsFunc(p.Datasets[:i], func(o Dataset) bool { return o.Name == d.Name }) {
-			f.add(at+"/name", "is %q: no dataset's name, or that of another", d.Name)
-		}
-		f.content(at+"/sha256", at+"/commitment", manifest.Content{SHA256: d.SHA256, Commitment: d.Commitment})
-	}
+	f.inputs("file", "/predicate/files", p.Files)
+	f.inputs("dataset", "/predicate/datasets", p.Datasets)
 	for i, a := range p.Approvals {
 		if !fingerprintPattern.MatchString(a.Key) {
 			f.add(fmt.Sprintf("/predicate/approvals/%d/key", i), "is %q; expected sha256: and 64 hexadecimal digits", a.Key)
@@ -308,6 +304,36 @@ type faults []error
 
 func (f *faults) add(path, format string, args ...any) {
 	*f = append(*f, fmt.Errorf("receipt's statement %s %s", path, fmt.Sprintf(format, args...)))
+}
+
+// inputs wants names, each once, and one of the two for each.
+func (f *faults) inputs(kind, path string, all []Input) {
+	for i, in := range all {
+		at := fmt.Sprintf("%s/%d", path, i)
+		if !namePattern.MatchString(in.Name) || slices.ContainsFunc(all[:i], func(o Input) bool { return o.Name == in.Name }) {
+			f.add(at+"/name", "is %q: no %s's name, or that of another", in.Name, kind)
+		}
+		f.content(at+"/sha256", at+"/commitment", in.content())
+	}
+}
+
+func (in Input) content() manifest.Content {
+	return manifest.Content{SHA256: in.SHA256, Commitment: in.Commitment}
+}
+
+// filesOf and datasetsOf are what a statement says of a manifest's.
+func filesOf(m *manifest.Frozen) (all []Input) {
+	for _, in := range m.Algorithm.Files {
+		all = append(all, Input{Name: in.Name, SHA256: in.SHA256, Commitment: in.Commitment})
+	}
+	return all
+}
+
+func datasetsOf(m *manifest.Frozen) (all []Input) {
+	for _, in := range m.Datasets {
+		all = append(all, Input{Name: in.Name, SHA256: in.SHA256, Commitment: in.Commitment})
+	}
+	return all
 }
 
 // content wants one of the two.

@@ -47,8 +47,11 @@ func (r *Receipt) Text() string {
 	}
 	line("manifest", "%s", p.Manifest)
 	line("algorithm", "%s", manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment})
+	for _, f := range p.Files {
+		line("file", "%s, %s", f.Name, f.content())
+	}
 	for _, d := range p.Datasets {
-		line("dataset", "%s, %s", d.Name, manifest.Content{SHA256: d.SHA256, Commitment: d.Commitment})
+		line("dataset", "%s, %s", d.Name, d.content())
 	}
 	for _, a := range p.Approvals {
 		line("approved by", "%s", a.Key)

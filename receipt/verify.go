@@ -127,12 +127,13 @@ func (r *Receipt) checkManifest(o *Options) error {
 	if got := (manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment}); got != m.Algorithm.Content() {
 		return &Refusal{Field: "/predicate/algorithm", Expected: m.Algorithm.Content().String(), Found: got.String()}
 	}
-	var want []Dataset
-	for _, d := range m.Datasets {
-		want = append(want, Dataset{Name: d.Name, SHA256: d.SHA256, Commitment: d.Commitment})
-	}
-	if !slices.Equal(p.Datasets, want) {
-		return &Refusal{Field: "/predicate/datasets", Expected: fmt.Sprint(want), Found: fmt.Sprint(p.Datasets)}
+	for _, in := range []struct {
+		field     string
+		want, got []Input
+	}{{"/predicate/files", filesOf(m), p.Files}, {"/predicate/datasets", datasetsOf(m), p.Datasets}} {
+		if !slices.Equal(in.got, in.want) {
+			return &Refusal{Field: in.field, Expected: fmt.Sprint(in.want), Found: fmt.Sprint(in.got)}
+		}
 	}
 	if err := p.checkShares(m); err != nil {
 		return err

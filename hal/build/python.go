@@ -2,8 +2,10 @@ package build
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,15 +22,15 @@ import (
 )
 
 // pythonPackages are what algorithms may import; with all they depend on.
-var pythonPackages = []string{"python3", "python3-joblib", "python3-numpy", "python3-pandas", "python3-sklearn"}
+var pythonPackages = []string{"python3", "python3-joblib", "python3-numpy", "python3-pandas", "python3-pip-whl", "python3-sklearn"}
 
 // notOnDisk are packages that apt's resolution names and no algorithm needs:
 // package management, terminals, headers, tools.
 var notOnDisk = []string{
-	"debconf", "dpkg", "gcc-14-base", "init-system-helpers", "libacl1", "libaudit-common", "libaudit1",
+	"ca-certificates", "debconf", "dpkg", "gcc-14-base", "init-system-helpers", "libacl1", "libaudit-common", "libaudit1",
 	"libcap-ng0", "libcap2", "libcrypt1", "libdb5.3t64", "libmd0", "libncursesw6", "libpcre2-8-0", "libproc2-0",
 	"libreadline8t64", "libselinux1", "libsystemd0", "libtinfo6", "media-types", "netbase",
-	"openssl-provider-legacy", "procps", "python3-numpy-dev", "readline-common", "tar",
+	"openssl", "openssl-provider-legacy", "procps", "python3-numpy-dev", "readline-common", "tar",
 }
 
 // dropped are path prefixes that are left out of the disk.
@@ -45,6 +47,22 @@ var keptBin = []string{"usr/bin/python3", "usr/bin/python3.13"}
 
 // keptTests is imported by numpy.testing, which scipy imports.
 const keptTests = "usr/lib/python3/dist-packages/numpy/_core/tests/_natype.py"
+
+// pip comes as a wheel. It is unpacked, so that its bytecode can be made, into a
+// folder where no script finds it unasked (internal/runtime names it, too).
+const (
+	wheelDir = "usr/share/python-wheels"
+	pipWheel = wheelDir + "/pip-"
+	pipDir   = "usr/lib/cocos-pip"
+)
+
+// pipStart starts pip. There is no network where it runs and no certificate authority
+// on the disk: it can do without TLS, but not with half of it.
+const pipStart = `import sys
+sys.modules["ssl"] = None
+from pip._internal.cli.main import main
+sys.exit(main())
+`
 
 // links are what the packages' maintainer scripts would make: the alternatives
 // of the linear algebra libraries, and the folders of the merged /usr.
@@ -89,7 +107,7 @@ func place(name string, h *tar.Header) string {
 			return ""
 		}
 	case strings.HasPrefix(name, "usr/share/"):
-		if !strings.HasPrefix(name, "usr/share/zoneinfo/") {
+		if !strings.HasPrefix(name, "usr/share/zoneinfo/") && !strings.HasPrefix(name, pipWheel) {
 			return ""
 		}
 	case !strings.HasPrefix(name, "usr/lib/") && !strings.HasPrefix(name, "usr/lib64/"):
@@ -170,6 +188,9 @@ func complete(root string) error {
 			return err
 		}
 	}
+	if err := unpackPip(r); err != nil {
+		return fmt.Errorf("unpacking pip: %w", err)
+	}
 	for name, text := range etcFiles {
 		if err := r.MkdirAll(path.Dir(name), 0o755); err != nil {
 			return err
@@ -205,6 +226,59 @@ func complete(root string) error {
 	})
 }
 
+// unpackPip puts pip's wheel, which is a zip, in the place of its own.
+func unpackPip(r *os.Root) error {
+	names, err := fs.Glob(r.FS(), pipWheel+"*.whl")
+	if err != nil {
+		return err
+	}
+	if len(names) != 1 {
+		return fmt.Errorf("%d wheels are called %s*.whl, want 1", len(names), pipWheel)
+	}
+	wheel, err := r.Open(names[0])
+	if err != nil {
+		return err
+	}
+	defer wheel.Close()
+	info, err := wheel.Stat()
+	if err != nil {
+		return err
+	}
+	z, err := zip.NewReader(wheel, info.Size())
+	if err != nil {
+		return fmt.Errorf("%s: %w", names[0], err)
+	}
+	for _, f := range z.File {
+		if strings.HasSuffix(f.Name, "/") {
+			continue // made where a file needs it
+		}
+		if err := unpackFile(r, f, path.Join(pipDir, f.Name)); err != nil {
+			return fmt.Errorf("%s: %s: %w", names[0], f.Name, err)
+		}
+	}
+	if err := r.WriteFile(path.Join(pipDir, "__main__.py"), []byte(pipStart), 0o644); err != nil {
+		return err
+	}
+	return r.RemoveAll(wheelDir)
+}
+
+func unpackFile(r *os.Root, f *zip.File, name string) error {
+	in, err := f.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := r.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	out, err := r.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
 // through returns a command that runs a program of another root with that
 // root's own dynamic linker and libraries, whatever the host has.
 func through(ctx context.Context, root, program string, args ...string) *exec.Cmd {
@@ -221,7 +295,7 @@ func through(ctx context.Context, root, program string, args ...string) *exec.Cm
 func compilePython(ctx context.Context, root string) error {
 	cmd := through(ctx, root, "usr/bin/python3.13", "-S", "-s", "-m", "compileall", "-q", "-f",
 		"--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/",
-		filepath.Join(root, "usr/lib/python3.13"), filepath.Join(root, "usr/lib/python3"))
+		filepath.Join(root, "usr/lib/python3.13"), filepath.Join(root, "usr/lib/python3"), filepath.Join(root, pipDir))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compiling Python's modules: %w: %s", err, lastLines(out))
 	}

@@ -38,7 +38,10 @@ func (e *ending) fails(reason Reason, why, brief string) {
 // judge says what a run means to the host (reason) and to consumers.
 func (e *ending) judge(o runtime.Outcome, err error) {
 	e.outcome = o
-	if err == nil && o.Signal == "" {
+	switch {
+	case o.PackagesFailed:
+		e.outcome.Signal = "" // pip's
+	case err == nil && o.Signal == "":
 		e.exitStatus = &o.ExitCode
 	}
 	ended := func(format string, args ...any) {
@@ -55,11 +58,21 @@ func (e *ending) judge(o runtime.Outcome, err error) {
 		e.fails(AgentFailed, fmt.Sprintf("%s: %v", brief, err), brief)
 	case o.LimitExceeded != "":
 		ended("the algorithm %s", overrun(o))
+	case o.PackagesFailed:
+		ended("the packages of /algorithm/python could not be installed, and the algorithm was not started: pip ended with %s, and stderr.txt has its words", endedWith(o))
 	case o.Signal != "":
 		ended("the algorithm was ended by the signal %s", o.Signal)
 	case o.ExitCode != 0:
 		ended("the algorithm exited with status %d", o.ExitCode)
 	}
+}
+
+// endedWith says how a process ended.
+func endedWith(o runtime.Outcome) string {
+	if o.Signal != "" {
+		return "the signal " + o.Signal
+	}
+	return fmt.Sprintf("status %d", o.ExitCode)
 }
 
 // overrun says what the algorithm did against a limit.
@@ -70,7 +83,7 @@ func overrun(o runtime.Outcome) string {
 	case runtime.LimitFiles:
 		return fmt.Sprintf("failed after it had left %d files, folders and links in results/, more than which there can't be", runtime.MaxFiles)
 	case runtime.LimitScratch:
-		return "failed after it had filled /tmp and /dev/shm, which take a quarter of the VM's memory and " + fmt.Sprint(runtime.MaxFiles) + " files together"
+		return "failed after it had filled /tmp and /dev/shm, which take a quarter of the VM's memory and " + fmt.Sprint(runtime.MaxFiles) + " files together, its packages included"
 	default:
 		return fmt.Sprintf("reached the limit /algorithm/limits/%s of the manifest or the agent's default for it, and was ended", l)
 	}

@@ -87,6 +87,7 @@ func (a *Agent) execute(ctx context.Context) (out runtime.Outcome, err error) {
 		Type:    algorithm.Type,
 		Program: a.dirs.program(),
 		Image:   algorithm.Image,
+		Python:  algorithm.Python,
 		Args:    algorithm.Args,
 		Env:     algorithm.Env,
 		Limits:  algorithm.Limits,

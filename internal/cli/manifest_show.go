@@ -84,6 +84,44 @@ func imageLine(i manifest.Image) string {
 	return s
 }
 
+// fileOrFolder is what an input comes as.
+func fileOrFolder(unpackedMax int64) string {
+	if unpackedMax > 0 {
+		return "folder of at most " + size(unpackedMax)
+	}
+	return "file"
+}
+
+// sourceLines say where the agent takes a dataset from.
+func sourceLines(s manifest.Source) []string {
+	if s.IsZero() {
+		return nil
+	}
+	from := "not uploaded: the agent takes it from " + s.URL
+	if s.Endpoint != "" {
+		from += ", at " + s.Endpoint
+	}
+	if s.Region != "" {
+		from += ", region " + s.Region
+	}
+	lines := []string{from, "it is not encrypted there"}
+	if s.Encryption != "" {
+		lines[1] = "encrypted there (" + string(s.Encryption) + ")"
+	}
+	if s.Broker != "" {
+		lines = append(lines, "what it takes to have and read it is released by the key broker "+s.Broker+", as "+s.Resource)
+	} else {
+		lines = append(lines, "what it takes to have and read it, if anything, comes from its provider's client")
+	}
+	if len(s.Redirects) > 0 {
+		lines = append(lines, "those may send the agent on to "+strings.Join(s.Redirects, ", "))
+	}
+	if s.Authorities != "" {
+		lines = append(lines, fmt.Sprintf("certificates of its own (%d) vouch for these servers, not the public authorities", strings.Count(s.Authorities, "-----BEGIN CERTIFICATE-----")))
+	}
+	return lines
+}
+
 // leaving says what leaves the VM beside what is released to single consumers.
 func leaving(f *manifest.Frozen) string {
 	s := "the result, with what the program prints, to consumers alone"
@@ -158,6 +196,12 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		line("image", "%s", imageLine(alg.Image))
 	}
 	line("", "by %s", name(alg.Provider))
+	for _, f := range alg.Files {
+		line("file", "%s, %s, %s, %s", f.Name, fileOrFolder(f.UnpackedMax), size(f.Size), f.Content())
+	}
+	if alg.Python != (manifest.Packages{}) {
+		line("packages", "those of %s, from the wheels in %s alone, installed before the script starts", alg.Python.Requirements, alg.Python.Wheels)
+	}
 	if len(alg.Args) > 0 {
 		line("arguments", "%q", alg.Args)
 	}
@@ -181,12 +225,17 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		}
 	}
 	for _, d := range f.Datasets {
-		kind := "file"
-		if d.UnpackedMax > 0 {
-			kind = "folder of at most " + size(d.UnpackedMax)
-		}
-		line("dataset", "%s, %s, %s, %s", d.Name, kind, size(d.Size), d.Content())
+		line("dataset", "%s, %s, %s, %s", d.Name, fileOrFolder(d.UnpackedMax), size(d.Size), d.Content())
 		line("", "by %s", name(d.Provider))
+		for _, said := range sourceLines(d.Source) {
+			line("", "%s", said)
+		}
+	}
+	if servers := f.Servers(); len(servers) > 0 {
+		line("connections", "the agent opens some, to these alone: %s", strings.Join(servers, ", "))
+	}
+	if f.ScratchBytes > 0 {
+		line("scratch", "%s on a disk of the host's, for the inputs; the agent encrypts it", size(f.ScratchBytes))
 	}
 	for _, k := range f.Consumers {
 		line("consumer", "%s", name(k))

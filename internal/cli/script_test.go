@@ -2,11 +2,15 @@ package cli_test
 
 import (
 	"context"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -59,6 +63,7 @@ func TestScripts(t *testing.T) {
 			"proxy":     cmdProxy,
 			"stalled":   cmdStalled,
 			"manifest":  cmdManifest,
+			"sourceweb": cmdSourceWeb,
 			"noise":     cmdNoise,
 			"flip":      cmdFlip,
 			"mode":      cmdMode,
@@ -108,7 +113,24 @@ func cmdContainer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CONFIG", manifest.Sum(parts.Config).String())
 }
 
-// manifest OUT algo=KEY:FILE[:SALT] data=NAME:KEY:PATH[:SALT] consumer=KEY approver=KEY
+// sourceweb serves the script's folder over TLS, to those alone who know the user
+// alice and her password s3cret, and sets SOURCE_HOST and SOURCE_CA for manifests.
+func cmdSourceWeb(ts *testscript.TestScript, _ bool, _ []string) {
+	files := http.FileServer(http.Dir(ts.Getenv("WORK")))
+	w := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != "s3cret" && !strings.HasSuffix(r.URL.Path, ".age") {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
+	ts.Defer(w.Close)
+	ts.Setenv("SOURCE_HOST", strings.TrimPrefix(w.URL, "https://"))
+	ts.Setenv("SOURCE_CA", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Certificate().Raw})))
+}
+
+// manifest OUT algo=KEY:FILE[:SALT] file=NAME:PATH[:SALT] python=REQUIREMENTS:WHEELS data=NAME:KEY:PATH[:SALT] consumer=KEY approver=KEY
+// source=NAME:FILE (a dataset's source, SOURCE in its url standing for sourceweb's)
 // release=KEY:PATTERN,… output=KEY pad=N tee=TEE attested=TEE nonce=N writes a frozen
 // manifest; KEY is a prefix of key files, SALT the file of a commitment's salt.
 func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
@@ -145,6 +167,27 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 				ds.UnpackedMax = 1 << 30
 			}
 			m.Datasets = append(m.Datasets, ds)
+		case "source":
+			var s manifest.Source
+			ts.Check(json.Unmarshal([]byte(ts.ReadFile(v[1])), &s))
+			s.Authorities = ts.Getenv("SOURCE_CA")
+			s.URL = strings.Replace(s.URL, "SOURCE", ts.Getenv("SOURCE_HOST"), 1)
+			i := slices.IndexFunc(m.Datasets, func(d manifest.Dataset) bool { return d.Name == v[0] })
+			m.Datasets[i].Source = s
+		case "file":
+			path := ts.MkAbs(v[1])
+			d, n, err := archive.Sum(path)
+			ts.Check(err)
+			c := content(ts, d, v[2:])
+			f := manifest.File{Name: v[0], SHA256: c.SHA256, Commitment: c.Commitment, Size: n}
+			info, err := os.Stat(path)
+			ts.Check(err)
+			if info.IsDir() {
+				f.UnpackedMax = 1 << 30
+			}
+			m.Algorithm.Files = append(m.Algorithm.Files, f)
+		case "python":
+			m.Algorithm.Python = manifest.Packages{Requirements: v[0], Wheels: v[1]}
 		case "consumer":
 			m.Consumers = append(m.Consumers, key(v[0]))
 		case "approver":
@@ -190,7 +233,7 @@ func content(ts *testscript.TestScript, d manifest.Digest, salt []string) manife
 	return manifest.Content{Commitment: manifest.Commit(s, d)}
 }
 
-// runner stands in for an algorithm: it lists its datasets in results/, or
+// runner stands in for an algorithm: it lists its datasets and files in results/, or
 // fails if the program says so. A program that says hold waits for "release".
 type runner struct{ released chan struct{} }
 
@@ -210,20 +253,28 @@ func (r *runner) Run(ctx context.Context, job runtime.Job) (runtime.Outcome, err
 		fmt.Fprintln(job.Stderr, "Traceback: it went wrong")
 		return runtime.Outcome{ExitCode: 3}, nil
 	}
-	datasets, err := os.ReadDir(filepath.Join(job.Dir, "datasets"))
-	if err != nil {
-		return runtime.Outcome{}, err
-	}
-	var list strings.Builder
-	for _, e := range datasets {
-		d, n, err := archive.Sum(filepath.Join(job.Dir, "datasets", e.Name()))
+	for _, dir := range []string{"datasets", "files"} {
+		entries, err := os.ReadDir(filepath.Join(job.Dir, dir))
 		if err != nil {
 			return runtime.Outcome{}, err
 		}
-		fmt.Fprintf(&list, "%s %d %s\n", e.Name(), n, d)
+		var list strings.Builder
+		for _, e := range entries {
+			d, n, err := archive.Sum(filepath.Join(job.Dir, dir, e.Name()))
+			if err != nil {
+				return runtime.Outcome{}, err
+			}
+			fmt.Fprintf(&list, "%s %d %s\n", e.Name(), n, d)
+		}
+		if dir == "files" && len(entries) == 0 {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(job.Dir, "results", dir+".txt"), []byte(list.String()), 0o644); err != nil {
+			return runtime.Outcome{}, err
+		}
 	}
 	fmt.Fprintln(job.Stdout, "it ran")
-	return runtime.Outcome{}, os.WriteFile(filepath.Join(job.Dir, "results", "datasets.txt"), []byte(list.String()), 0o644)
+	return runtime.Outcome{}, nil
 }
 
 // agent MANIFEST starts an agent and sets AGENT_GRPC_URL and AGENT_KEY. If the

@@ -38,6 +38,10 @@ type inputInfo struct {
 	Received int64  `json:"received"`
 	Size     int64  `json:"size"`
 	Complete bool   `json:"complete"`
+	// Pulling: the agent is taking it from its source; Problem: why it does not, or
+	// has to try again.
+	Pulling bool   `json:"pulling,omitempty"`
+	Problem string `json:"problem,omitempty"`
 }
 
 type resultInfo struct {
@@ -104,11 +108,9 @@ func (p *peer) state(ctx context.Context, id *identity) (*stateInfo, error) {
 			"this is another computation: check --agent and --manifest, and send it nothing")
 	}
 	for _, in := range r.GetInputs() {
-		i := inputInfo{Kind: "algorithm", Name: in.GetInput().GetName(),
-			Received: int64(in.GetReceived()), Size: int64(in.GetSize()), Complete: in.GetComplete()}
-		if in.GetInput().GetKind() == agentv1.InputKind_INPUT_KIND_DATASET {
-			i.Kind = "dataset"
-		}
+		i := inputInfo{Kind: kindOfInput(in.GetInput()), Name: in.GetInput().GetName(),
+			Received: int64(in.GetReceived()), Size: int64(in.GetSize()), Complete: in.GetComplete(),
+			Pulling: in.GetPulling(), Problem: in.GetProblem()}
 		s.Inputs = append(s.Inputs, i)
 	}
 	if info := r.GetResult(); info != nil {
@@ -117,6 +119,18 @@ func (p *peer) state(ctx context.Context, id *identity) (*stateInfo, error) {
 		}
 	}
 	return s, nil
+}
+
+// kindOfInput is the word for it in texts and JSON.
+func kindOfInput(ref *agentv1.InputRef) string {
+	switch ref.GetKind() {
+	case agentv1.InputKind_INPUT_KIND_DATASET:
+		return "dataset"
+	case agentv1.InputKind_INPUT_KIND_FILE:
+		return "file"
+	default:
+		return "algorithm"
+	}
 }
 
 func resultOf(info *agentv1.ResultInfo) (*resultInfo, error) {
@@ -151,6 +165,9 @@ func (s *stateInfo) text() string {
 	line("manifest", s.Manifest.String())
 	for _, in := range s.Inputs {
 		line(in.Kind, strings.TrimSpace(in.Name+" "+in.progress()))
+		if in.Problem != "" {
+			line("", in.Problem)
+		}
 	}
 	if s.Result != nil {
 		line("result", fmt.Sprintf("%s, sha256 %s", size(s.Result.Size), s.Result.SHA256))
@@ -162,6 +179,8 @@ func (in *inputInfo) progress() string {
 	switch {
 	case in.Complete:
 		return fmt.Sprintf("(%s, verified)", size(in.Size))
+	case in.Pulling:
+		return fmt.Sprintf("(%s of %s, taken from its source)", size(in.Received), size(in.Size))
 	case in.Received > 0:
 		return fmt.Sprintf("(%s of %s)", size(in.Received), size(in.Size))
 	}

@@ -40,8 +40,8 @@ type uploaded struct {
 // agent has verified all of it.
 func (a *app) upload(ctx context.Context, p *peer, in input, ref *agentv1.InputRef) (uploaded, error) {
 	u := &upload{in: in, ref: ref, name: "algorithm", peer: p, try: retry{sleep: a.sleep, resume: goesOn}}
-	if ref.GetKind() == agentv1.InputKind_INPUT_KIND_DATASET {
-		u.name = "dataset " + ref.GetName()
+	if ref.GetKind() != agentv1.InputKind_INPUT_KIND_ALGORITHM {
+		u.name = kindOfInput(ref) + " " + ref.GetName()
 	}
 	done := uploaded{Input: u.name, Path: in.path, SHA256: in.digest}
 	u.show = a.out.progress(u.name, in.size)

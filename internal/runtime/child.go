@@ -96,11 +96,10 @@ func child(conn *net.UnixConn) (report, error) {
 	if err := sendReady(conn, results); err != nil {
 		return report{}, err
 	}
-	pid, err := start(s, null.Fd())
+	said, err := runAll(s, null.Fd())
 	if err != nil {
-		return report{}, fmt.Errorf("starting %s in %s: %w", s.Exec, s.WorkDir, err)
+		return said, err
 	}
-	said, err := reapUntil(pid)
 	said.OutOfMemory = s.Engine != "" && said.Signal == "SIGKILL"
 	said.Landlock = LandlockABI()
 	said.OutputFull, said.FilesFull = fullness(results)
@@ -109,7 +108,34 @@ func child(conn *net.UnixConn) (report, error) {
 		said.ScratchFull = full || noFiles
 		scratch.Close()
 	}
+	return said, nil
+}
+
+// runAll installs what is to be installed, and starts the algorithm if that
+// succeeded.
+func runAll(s setup, stdin uintptr) (said report, err error) {
+	var before report
+	if s.Install != nil {
+		if before, err = runOne(s, *s.Install, stdin); err != nil {
+			return before, fmt.Errorf("installing its packages: %w", err)
+		}
+		if before.ExitCode != 0 {
+			before.Installing = true
+			return before, nil
+		}
+	}
+	said, err = runOne(s, s.algorithm(), stdin)
+	said.MaxRSS, said.CPU = max(said.MaxRSS, before.MaxRSS), said.CPU+before.CPU
 	return said, err
+}
+
+// runOne starts a program and waits for its end.
+func runOne(s setup, c command, stdin uintptr) (report, error) {
+	pid, err := start(s, c, stdin)
+	if err != nil {
+		return report{}, fmt.Errorf("starting %s in %s: %w", c.Exec, c.Dir, err)
+	}
+	return reapUntil(pid)
 }
 
 // keepThreads makes as many threads as this process ever needs, for when the
@@ -140,12 +166,12 @@ func keepThreads() error {
 	return nil
 }
 
-// start starts the algorithm.
-func start(s setup, stdin uintptr) (pid int, err error) {
+// start starts a program as the algorithm's user.
+func start(s setup, c command, stdin uintptr) (pid int, err error) {
 	limitData := s.limitsData()
-	pid, err = syscall.ForkExec(s.Exec, s.Argv, &syscall.ProcAttr{
-		Dir: s.WorkDir, Env: s.Env,
-		Files: []uintptr{stdin, 1, 2},
+	pid, err = syscall.ForkExec(c.Exec, c.Argv, &syscall.ProcAttr{
+		Dir: c.Dir, Env: c.Env,
+		Files: []uintptr{stdin, c.Stdout, 2},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Ptrace: limitData},
 	})
 	if err != nil || !limitData {

@@ -23,7 +23,7 @@ const imageDir = "image"
 
 // mountPoints are what an image's root must have. What it has there itself is
 // covered, but for /work, which keeps its other entries.
-var mountPoints = []string{"dev", "proc", "tmp", "work/" + datasetsDir, "work/" + resultsDir}
+var mountPoints = []string{"dev", "proc", "tmp", "work/" + datasetsDir, "work/" + filesDir, "work/" + resultsDir}
 
 // containerPath is where programs of an image are that does not say.
 const containerPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -59,7 +59,7 @@ func jobOf(t *testing.T, img images.Image, args ...string) Job {
 }
 
 func TestWhatAContainerSeesAtLength(t *testing.T) {
-	env := `"COCOS_DATASETS=/work/datasets" "COCOS_RESULTS=/work/results" "COLOUR=blue" "HOME=/tmp" "LANG=de" "PATH=/opt/bin" "TMPDIR=/tmp"`
+	env := `"COCOS_DATASETS=/work/datasets" "COCOS_FILES=/work/files" "COCOS_RESULTS=/work/results" "COLOUR=blue" "HOME=/tmp" "LANG=de" "PATH=/opt/bin" "TMPDIR=/tmp"`
 	tests := []struct {
 		name   string
 		args   []string
@@ -85,7 +85,7 @@ func TestWhatAContainerSeesAtLength(t *testing.T) {
 		{name: "the manifest's variables", args: []string{"env"}, env: map[string]string{"COLOUR": "red", "HOME": "/x"},
 			stdout: "[" + strings.NewReplacer("blue", "red", "HOME=/tmp", "HOME=/x").Replace(env) + "]\n"},
 		{name: "no variables", args: []string{"env"}, change: func(i *images.Image) { i.Config.Env, i.Config.Entrypoint = nil, []string{"/opt/bin/probe"} },
-			stdout: `["COCOS_DATASETS=/work/datasets" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C.UTF-8" "PATH=` + containerPath + `" "TMPDIR=/tmp"]` + "\n"},
+			stdout: `["COCOS_DATASETS=/work/datasets" "COCOS_FILES=/work/files" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C.UTF-8" "PATH=` + containerPath + `" "TMPDIR=/tmp"]` + "\n"},
 		{name: "working folder", args: []string{"cwd"}, stdout: "/srv\n"},
 		{name: "no working folder", args: []string{"cwd"}, change: func(i *images.Image) { i.Config.WorkingDir = "" }, stdout: "/\n"},
 		{name: "a working folder that is missing", args: []string{"cwd"}, change: func(i *images.Image) { i.Config.WorkingDir = "/new/one" }, stdout: "/new/one\n"},
@@ -96,7 +96,7 @@ func TestWhatAContainerSeesAtLength(t *testing.T) {
 		{name: "root of another group", args: []string{"ids"}, change: func(i *images.Image) { i.Config.User = "0:9" }, stdout: "0 0 9 9 " + groupCount() + "\n"},
 		{name: "a user of root's group", args: []string{"ids"}, change: func(i *images.Image) { i.Config.User = "9" }, stdout: "9 9 0 0 " + groupCount() + "\n"},
 		{name: "its user's files", args: []string{"read", "private"}, stdout: "of its user"},
-		{name: "its files beside its data", args: []string{"list", "/work"}, stdout: "datasets\nown\nresults\n"},
+		{name: "its files beside its data", args: []string{"list", "/work"}, stdout: "datasets\nfiles\nown\nresults\n"},
 		{name: "its root", args: []string{"list", "/"}, stdout: "dev\netc\nopt\nproc\nsrv\ntmp\nwork\n"},
 		{name: "what it has in /tmp is covered", args: []string{"list", "/tmp"}},
 		{name: "its devices", args: []string{"list", "/dev"}, stdout: "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n"},

@@ -37,6 +37,7 @@ func buildRoot(s setup) (results *os.File, err error) {
 	b := &rootBuilder{root: s.Dir}
 	defer b.close()
 	datasets := b.open(filepath.Join(s.Dir, datasetsDir))
+	files := b.open(filepath.Join(s.Dir, filesDir))
 	devices := map[string]string{}
 	for _, n := range deviceNodes {
 		devices[n] = b.open("/dev/" + n)
@@ -49,6 +50,7 @@ func buildRoot(s setup) (results *os.File, err error) {
 	b.devices(devices)
 	b.scratch(s.ScratchBytes)
 	b.bind(datasets, "work/"+datasetsDir, readOnly|unix.MOUNT_ATTR_NOEXEC)
+	b.bind(files, "work/"+filesDir, readOnly|unix.MOUNT_ATTR_NOEXEC)
 	// Room for what the sizes of files don't count: Run compares those exactly.
 	b.mount("tmpfs", "work/"+resultsDir, noPrivilege,
 		fmt.Sprintf("mode=0755,uid=%d,gid=%d,size=%d,%s", s.UID, s.GID, s.Limits.OutputBytes+1<<20, maxInodes))

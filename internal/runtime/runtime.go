@@ -4,7 +4,7 @@
 // user, mount, process, IPC, host name, network and control group namespaces of
 // its own. Its root is a read-only skeleton with the runtime disk's folders, a
 // /proc of its own processes, five device nodes, a bounded /tmp, the program,
-// and /work: datasets/ read-only, results/ bounded. There is no network but an
+// and /work: datasets/ and files/ read-only, results/ bounded. There is no network but an
 // own loopback, and no vsock: that is not divided by namespaces, so a filter on
 // system calls keeps it away, with what else leads out of the namespaces or deep
 // into the kernel. Landlock, where the kernel has it, repeats for files what the
@@ -70,12 +70,16 @@ type Job struct {
 	Image manifest.Image
 	// Args follow the program's name, or take the place of an image's command.
 	Args []string
-	// Env is added to PATH, HOME, TMPDIR, LANG, COCOS_DATASETS, COCOS_RESULTS and
-	// what an image sets, or takes their place.
+	// Python is what a script's packages are installed from, by names in files;
+	// zero: it has none.
+	Python manifest.Packages
+	// Env is added to PATH, HOME, TMPDIR, LANG, COCOS_DATASETS, COCOS_FILES,
+	// COCOS_RESULTS and what an image sets, or takes their place.
 	Env    map[string]string
 	Limits manifest.Limits
-	// Dir holds the folders datasets, readable for everyone, and results, empty. An
-	// image is unpacked there, too, and gone when Run returns.
+	// Dir holds the folders datasets and files, readable for everyone, and results,
+	// empty; files is made if it is missing. An image is unpacked there, too, and
+	// gone when Run returns.
 	// What the algorithm leaves in its results/ is moved there when it ended with
 	// status 0, as files and folders of the caller's own.
 	Dir string
@@ -89,7 +93,10 @@ type Outcome struct {
 	// ExitCode is -1 if a signal ended the algorithm.
 	ExitCode int
 	// Signal is its name, such as "SIGSEGV"; empty if it exited.
-	Signal         string
+	Signal string
+	// PackagesFailed: the algorithm was not started, for its packages could not be
+	// installed; status or signal is pip's.
+	PackagesFailed bool
 	Started, Ended time.Time
 	// MaxRSS is the largest resident set of one process, in bytes.
 	MaxRSS int64
@@ -237,6 +244,7 @@ func (r *Runner) run(ctx context.Context, job Job, s setup) (out Outcome, err er
 // never started.
 func judge(out *Outcome, state *os.ProcessState, said report, group *cgroup, cause error) error {
 	out.ExitCode, out.Signal, out.MaxRSS, out.CPU = said.ExitCode, said.Signal, said.MaxRSS, said.CPU
+	out.PackagesFailed = said.Installing
 	out.Landlock, out.ProcessesRefused = said.Landlock, group.refusedProcesses()
 	if !said.Ended {
 		out.ExitCode, out.Signal = -1, "SIGKILL"

@@ -98,7 +98,7 @@ func TestWhatAnAlgorithmSees(t *testing.T) {
 		{name: "arguments", args: []string{"args", "a b", "--x", ""}, stdout: `["/algorithm/main" "args" "a b" "--x" ""]` + "\n"},
 		{name: "both outputs", args: []string{"print-both", "to out", "to err"}, stdout: "to out", stderr: "to err"},
 		{name: "working folder", args: []string{"cwd"}, stdout: "/work\n"},
-		{name: "its folders", args: []string{"list", "."}, stdout: "datasets\nresults\n"},
+		{name: "its folders", args: []string{"list", "."}, stdout: "datasets\nfiles\nresults\n"},
 		{name: "its root", args: []string{"list", "/"}, stdout: "algorithm\ndev\nproc\ntmp\nwork\n"},
 		{name: "its devices", args: []string{"list", "/dev"}, stdout: "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n"},
 		{name: "dataset", args: []string{"read", "datasets/one.csv"}, stdout: "a,b\n1,2\n"},
@@ -180,7 +180,7 @@ func TestEnvironmentIsTheManifests(t *testing.T) {
 	job := newJob(t, "env")
 	job.Env = map[string]string{"MODE": "x=y", "LANG": "C"}
 	got := mustRun(t, new(Runner), job)
-	want := `["COCOS_DATASETS=/work/datasets" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]` + "\n"
+	want := `["COCOS_DATASETS=/work/datasets" "COCOS_FILES=/work/files" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]` + "\n"
 	if got.out != want {
 		t.Errorf("environment %s; want %s", got.out, want)
 	}

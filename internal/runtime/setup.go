@@ -15,6 +15,7 @@ import (
 // Places in a working folder, on both sides.
 const (
 	datasetsDir = "datasets"
+	filesDir    = "files"
 	resultsDir  = "results"
 )
 
@@ -43,6 +44,8 @@ type setup struct {
 	Argv    []string
 	Env     []string
 	WorkDir string
+	// Install, if any, is started first, and the program only if that succeeds.
+	Install *command
 	// Engine is the file of Exec if that is the engine of WebAssembly modules.
 	Engine string
 	// UID and GID are what the algorithm sees; HostUID and HostGID are the same
@@ -94,7 +97,10 @@ func (r *Runner) setup(job Job) (setup, error) {
 	if s.Root != "" && !filepath.IsAbs(s.Root) {
 		return s, fmt.Errorf("runner's Root %q is not an absolute path", s.Root)
 	}
-	for _, dir := range []string{datasetsDir, resultsDir} {
+	if err := makeFilesDir(job.Dir); err != nil {
+		return s, err
+	}
+	for _, dir := range []string{datasetsDir, filesDir, resultsDir} {
 		switch info, err := os.Stat(filepath.Join(job.Dir, dir)); {
 		case err != nil:
 			return s, fmt.Errorf("working folder: %w", err)
@@ -106,6 +112,9 @@ func (r *Runner) setup(job Job) (setup, error) {
 		return s, fmt.Errorf("working folder: %w", err)
 	} else if len(left) > 0 {
 		return s, fmt.Errorf("working folder: %s in %s is not empty", resultsDir, job.Dir)
+	}
+	if job.Python != (manifest.Packages{}) && job.Type != manifest.Python {
+		return s, fmt.Errorf("there are packages (/algorithm/python), and the algorithm is of type %q, not %q", job.Type, manifest.Python)
 	}
 	info, err := os.Lstat(job.Program)
 	switch {
@@ -120,7 +129,9 @@ func (r *Runner) setup(job Job) (setup, error) {
 		err = r.checkBinary(job.Program)
 	case manifest.Python:
 		s.Target, s.Exec, s.Argv = scriptPath, pythonPath, []string{pythonPath, scriptPath}
-		err = r.checkPython()
+		if err = r.checkPython(); err == nil && job.Python != (manifest.Packages{}) {
+			err = r.setupPackages(&s, job.Python)
+		}
 	case manifest.Wasm:
 		err = r.setupModule(&s)
 	case manifest.Container:
@@ -136,6 +147,21 @@ func (r *Runner) setup(job Job) (setup, error) {
 		return s, fmt.Errorf("making the algorithm executable: %w", err)
 	}
 	return s, nil
+}
+
+// makeFilesDir makes the folder of files where there are none.
+func makeFilesDir(dir string) error {
+	name := filepath.Join(dir, filesDir)
+	switch err := os.Mkdir(name, 0o755); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("working folder: %w", err)
+	}
+	if err := os.Chmod(name, 0o755); err != nil { // whatever the umask is
+		return fmt.Errorf("working folder: %w", err)
+	}
+	return nil
 }
 
 func (r *Runner) limits(asked manifest.Limits) manifest.Limits {
@@ -207,7 +233,9 @@ func environment(search string, image, added map[string]string) []string {
 		"LANG":   "C.UTF-8",
 	}
 	maps.Copy(env, image)
-	env["COCOS_DATASETS"], env["COCOS_RESULTS"] = workPath+"/"+datasetsDir, workPath+"/"+resultsDir
+	for name, dir := range map[string]string{"COCOS_DATASETS": datasetsDir, "COCOS_FILES": filesDir, "COCOS_RESULTS": resultsDir} {
+		env[name] = workPath + "/" + dir
+	}
 	maps.Copy(env, added)
 	list := make([]string, 0, len(env))
 	for k, v := range env {

@@ -26,11 +26,13 @@ type report struct {
 	// Error: the algorithm could not be started.
 	Error string
 	// Ended: it was started and ended as the other fields say.
-	Ended    bool
-	ExitCode int // -1 with a Signal
-	Signal   string
-	MaxRSS   int64 // bytes
-	CPU      time.Duration
+	Ended bool
+	// Installing: all this is of the installation of its packages, which failed.
+	Installing bool
+	ExitCode   int // -1 with a Signal
+	Signal     string
+	MaxRSS     int64 // bytes
+	CPU        time.Duration
 	// OutputFull, FilesFull: the file system of the results takes no more bytes,
 	// or no more files; ScratchFull: that of /tmp and /dev/shm takes neither.
 	OutputFull, FilesFull, ScratchFull bool

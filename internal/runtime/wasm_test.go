@@ -104,10 +104,10 @@ func said(t *testing.T, out string) map[string]string {
 func TestWhatAModuleSeesAtLength(t *testing.T) {
 	steps := []struct{ what, answer string }{
 		{"cwd", "/work"},
-		{"env", `["COCOS_DATASETS=/work/datasets" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]`},
-		{"list .", "datasets results"},
-		{"list /", "datasets results"}, // what relative paths start from, for programs in Rust and C
-		{"list /work", "datasets results"},
+		{"env", `["COCOS_DATASETS=/work/datasets" "COCOS_FILES=/work/files" "COCOS_RESULTS=/work/results" "HOME=/tmp" "LANG=C" "MODE=x=y" "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=/tmp"]`},
+		{"list .", "datasets files results"},
+		{"list /", "datasets files results"}, // what relative paths start from, for programs in Rust and C
+		{"list /work", "datasets files results"},
 		{"list /tmp", ""},
 		{"stdin", `""`},
 		{"read datasets/one.csv", `"a,b\n1,2\n"`},

@@ -50,8 +50,8 @@ const usage = `usage: computations [-ttl DURATION] <algo-path> <public-key-path>
                        arguments; none is allowed
 
 variables: HOST (127.0.0.1), PORT (7001), SERVER_CERT, SERVER_KEY, CA_FILE,
-MANIFEST_FILE, EVENTS_FILE, ALGO_TYPE, ALGO_ARGS, TEE, DATA_PUBLIC_KEY,
-APPROVAL_FILES; see docs/sample-server.md
+MANIFEST_FILE, EVENTS_FILE, ALGO_TYPE, ALGO_ARGS, ALGO_FILES, PYTHON_PACKAGES,
+SCRATCH_BYTES, TEE, DATA_PUBLIC_KEY, APPROVAL_FILES; see docs/sample-server.md
 `
 
 // endGrace is how long the VM may take to go when this server is stopped.
@@ -193,12 +193,8 @@ func prepare(args []string, getenv func(string) string) (*sample, error) {
 	if s.computation.Args, err = algorithmArgs(getenv("ALGO_ARGS")); err != nil {
 		return nil, err
 	}
-	for _, arg := range args[3:] {
-		for path := range strings.SplitSeq(arg, ",") {
-			if path != "" {
-				s.computation.Data = append(s.computation.Data, path)
-			}
-		}
+	if err := s.inputs(args[3:], getenv); err != nil {
+		return nil, err
 	}
 	if s.frozen, err = s.computation.Freeze(); err != nil {
 		return nil, err
@@ -207,6 +203,35 @@ func prepare(args []string, getenv func(string) string) (*sample, error) {
 		return nil, fmt.Errorf("APPROVAL_FILES names %d files; %d participants have to approve this manifest, each with what cocos-cli manifest approve prints in a file of its own", got, want)
 	}
 	return s, nil
+}
+
+// inputs takes <data-paths> and what else is brought with the algorithm.
+func (s *sample) inputs(data []string, getenv func(string) string) error {
+	c := &s.computation
+	for _, arg := range data {
+		c.Data = append(c.Data, listed(arg)...)
+	}
+	c.Files = listed(getenv("ALGO_FILES"))
+	p := getenv("PYTHON_PACKAGES")
+	switch names := listed(p); {
+	case len(names) == 2:
+		c.Python = manifest.Packages{Requirements: names[0], Wheels: names[1]}
+	case p != "":
+		return fmt.Errorf("PYTHON_PACKAGES=%q: expected the names of two of ALGO_FILES with a comma between them, such as requirements.txt,wheels", p)
+	}
+	if text := getenv("SCRATCH_BYTES"); text != "" {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("SCRATCH_BYTES=%q is no number of bytes", text)
+		}
+		c.ScratchBytes = n
+	}
+	return nil
+}
+
+// listed are the parts of a list with commas between them.
+func listed(text string) []string {
+	return slices.DeleteFunc(strings.Split(text, ","), func(part string) bool { return part == "" })
 }
 
 // publicKey reads what is called by what.
@@ -242,7 +267,7 @@ func (s *sample) attested(arg string, getenv func(string) string) error {
 		return fmt.Errorf("TEE=%q: <attested-tls-bool> is true, and the manifest names the TEE that has to vouch for the VM; set it to one of %q (cocos-manager check says what a host has; sim protects nothing)", tee, tees)
 	}
 	s.computation.Attested = tee
-	s.approvals = slices.DeleteFunc(strings.Split(files, ","), func(f string) bool { return f == "" })
+	s.approvals = listed(files)
 	return nil
 }
 
@@ -347,11 +372,20 @@ func (s *sample) commands(pin string) {
 	}
 	connect := fmt.Sprintf("--agent %s %s --key %s --manifest %s",
 		quote(s.address), trust, quote(private), quote(s.manifestFile))
-	fmt.Printf("\nThe agent is ready. Upload with\n\n  cocos-cli algo %s %s\n", quote(s.computation.Algorithm), connect)
+	fmt.Printf("\nThe agent is ready. Upload with\n\n  cocos-cli algo %s %s\n", strings.Join(s.algorithmPaths(), " "), connect)
 	for _, d := range s.computation.Data {
 		fmt.Printf("  cocos-cli data %s %s\n", quote(d), connect)
 	}
 	fmt.Printf("\nand when the state is ResultReady fetch the result with\n\n  cocos-cli result --out result %s\n\n", connect)
+}
+
+// algorithmPaths are what cocos-cli algo takes.
+func (s *sample) algorithmPaths() []string {
+	words := []string{quote(s.computation.Algorithm)}
+	for i, f := range s.computation.Files {
+		words = append(words, "--file", quote(s.frozen.Algorithm.Files[i].Name+"="+f))
+	}
+	return words
 }
 
 // finish asks for the run's end and waits until nothing is left of its VM.

@@ -67,6 +67,11 @@ func TestRefusals(t *testing.T) {
 		"certificate and CA":  {good, map[string]string{"SERVER_CERT": good[1], "SERVER_KEY": good[1], "CA_FILE": "x"}, false, "CA_FILE"},
 		"ALGO_ARGS":           {good, map[string]string{"ALGO_ARGS": `["a", 1]`}, false, "ALGO_ARGS"},
 		"ALGO_TYPE":           {good, map[string]string{"ALGO_TYPE": "fortran"}, false, `ALGO_TYPE="fortran"`},
+		"ALGO_FILES":          {good, map[string]string{"ALGO_FILES": filepath.Join(dir, "none")}, false, "algorithm: "},
+		"PYTHON_PACKAGES":     {good, map[string]string{"PYTHON_PACKAGES": "requirements.txt"}, false, `PYTHON_PACKAGES="requirements.txt": expected the names of two`},
+		"packages, no files":  {good, map[string]string{"PYTHON_PACKAGES": "a,b"}, false, `/algorithm/python/requirements is "a"`},
+		"SCRATCH_BYTES":       {good, map[string]string{"SCRATCH_BYTES": "1G"}, false, `SCRATCH_BYTES="1G"`},
+		"SCRATCH_BYTES small": {good, map[string]string{"SCRATCH_BYTES": "4096"}, false, "/scratch_bytes"},
 		"MANIFEST_FILE":       {good, map[string]string{"MANIFEST_FILE": filepath.Join(dir, "none", "m")}, false, "MANIFEST_FILE"},
 		"EVENTS_FILE":         {good, map[string]string{"EVENTS_FILE": good[0], "PORT": "0"}, false, "EVENTS_FILE: " + good[0] + ":1"},
 	} {
@@ -104,6 +109,28 @@ func TestArguments(t *testing.T) {
 		if got := quote(in); got != want {
 			t.Errorf("%s: %s", in, got)
 		}
+	}
+}
+
+// TestFiles: what is beside the algorithm, packages, and a disk for the inputs.
+func TestFiles(t *testing.T) {
+	dir, args := inputs(t)
+	wheels := filepath.Join(dir, "wheels")
+	if err := os.Mkdir(wheels, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"ALGO_FILES": filepath.Join(dir, "data.csv") + "," + wheels, "PYTHON_PACKAGES": "data.csv,wheels", "SCRATCH_BYTES": "1073741824"}
+	s, err := prepare(args, func(name string) string { return env[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.frozen.Algorithm
+	if len(a.Files) != 2 || a.Files[0].UnpackedMax != 0 || a.Files[1].UnpackedMax == 0 || a.Python.Wheels != "wheels" || s.frozen.ScratchBytes != 1<<30 {
+		t.Errorf("%+v", s.frozen.Manifest)
+	}
+	want := []string{args[0], "--file", "data.csv=" + filepath.Join(dir, "data.csv"), "--file", "wheels=" + wheels}
+	if got := s.algorithmPaths(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -26,6 +26,12 @@ type Computation struct {
 	Algorithm string
 	Type      manifest.AlgorithmType
 	Args      []string
+	// Files are files and folders beside the algorithm, each named as its file.
+	Files []string
+	// Python names those of Files from which a script's packages are installed.
+	Python manifest.Packages
+	// ScratchBytes is the size of the disk for the inputs; 0: they are held in memory.
+	ScratchBytes int64
 	// Data are files and folders; a dataset is named as its file.
 	Data  []string
 	Owner keys.Public
@@ -48,16 +54,19 @@ func (c Computation) Freeze() (manifest.Frozen, error) {
 		TEE:       manifest.TEENone,
 		Algorithm: algorithm,
 		Consumers: []keys.Public{c.Owner},
+
+		ScratchBytes: c.ScratchBytes,
 	}
 	if _, err := rand.Read(m.Nonce[:]); err != nil {
 		return manifest.Frozen{}, fmt.Errorf("making a nonce: %w", err)
 	}
 	m.ID = "sample-" + hex.EncodeToString(m.Nonce[:4])
 	for _, path := range c.Data {
-		d, err := dataset(path, c.dataOwner())
+		d, err := inputOf(path)
 		if err != nil {
 			return manifest.Frozen{}, fmt.Errorf("dataset: %w", err)
 		}
+		d.Provider = c.dataOwner()
 		m.Datasets = append(m.Datasets, d)
 	}
 	if c.Attested != "" {
@@ -98,7 +107,14 @@ func (c Computation) algorithm() (manifest.Algorithm, error) {
 	if size == 0 {
 		return manifest.Algorithm{}, fmt.Errorf("%s is empty", c.Algorithm)
 	}
-	a := manifest.Algorithm{Type: kind, Args: c.Args, SHA256: digest, Size: size, Provider: c.Owner}
+	a := manifest.Algorithm{Type: kind, Args: c.Args, SHA256: digest, Size: size, Provider: c.Owner, Python: c.Python}
+	for _, path := range c.Files {
+		f, err := inputOf(path)
+		if err != nil {
+			return manifest.Algorithm{}, err
+		}
+		a.Files = append(a.Files, manifest.File{Name: f.Name, SHA256: f.SHA256, Size: f.Size, UnpackedMax: f.UnpackedMax})
+	}
 	if kind == manifest.Container {
 		d, err := oci.Describe(context.Background(), c.Algorithm, "")
 		if err != nil {
@@ -137,7 +153,8 @@ func algorithmType(name string) (manifest.AlgorithmType, error) {
 	return "", fmt.Errorf("%s is neither an ELF program nor a Python script (.py) nor a WebAssembly module nor an image archive; set ALGO_TYPE to one of %q", name, manifest.AlgorithmTypes())
 }
 
-func dataset(path string, owner keys.Public) (manifest.Dataset, error) {
+// inputOf is what a manifest says of a file or folder, but for who brings it.
+func inputOf(path string) (manifest.Dataset, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return manifest.Dataset{}, err
@@ -153,7 +170,7 @@ func dataset(path string, owner keys.Public) (manifest.Dataset, error) {
 	if err != nil {
 		return manifest.Dataset{}, err
 	}
-	d := manifest.Dataset{Name: filepath.Base(abs), Provider: owner, SHA256: digest, Size: size}
+	d := manifest.Dataset{Name: filepath.Base(abs), SHA256: digest, Size: size}
 	if info, err := os.Stat(path); err != nil {
 		return manifest.Dataset{}, err
 	} else if info.IsDir() {

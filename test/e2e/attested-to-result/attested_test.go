@@ -66,6 +66,7 @@ func (w *world) manifest(t *testing.T, id string, provider keys.Public) manifest
 		Datasets:  []manifest.Dataset{{Name: "data.txt", Provider: provider, SHA256: manifest.Sum(data), Size: int64(len(data))}},
 		Consumers: []keys.Public{w.alice.Key},
 		Approvals: []keys.Public{w.alice.Key, provider},
+		Outputs:   manifest.Outputs{OperatorOutput: true},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -169,6 +170,11 @@ func TestAttestedToResult(t *testing.T) {
 	want := fmt.Sprintf("%x  datasets/data.txt\n", sha256.Sum256(read(t, w.data)))
 	if got := string(read(t, filepath.Join(dir, "results", "sums.txt"))); got != want {
 		t.Errorf("the algorithm saw\n%s\nuploaded was\n%s", got, want)
+	}
+	// Everybody approved that the operator reads what it prints.
+	log, _, err := w.CLI("manager", "logs", first.ID, "--source", "agent")
+	if err != nil || !strings.Contains(log, "stdout: summed") {
+		t.Errorf("the operator reads %v\n%s", err, log)
 	}
 }
 

@@ -175,10 +175,14 @@ func (r *Run) MustCLI(args ...string) string {
 	return out
 }
 
-// Upload hands in the algorithm and every dataset.
+// Upload hands in the algorithm, the files beside it and every dataset.
 func (r *Run) Upload() {
 	r.h.t.Helper()
-	r.MustCLI("algo", r.c.Algorithm)
+	algo := []string{"algo", r.c.Algorithm}
+	for _, f := range r.c.Files {
+		algo = append(algo, "--file", f)
+	}
+	r.MustCLI(algo...)
 	for _, d := range r.c.Data {
 		r.MustCLI("data", d)
 	}
