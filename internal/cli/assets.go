@@ -1,15 +1,9 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,6 +33,9 @@ type assetInfo struct {
 	UnpackedMax int64               `json:"unpacked_max,omitempty"`
 	ImageName   string              `json:"image_name,omitempty"`
 	ImageConfig manifest.Digest     `json:"image_config,omitzero"`
+	Files       []manifest.File     `json:"files,omitempty"`
+	Python      manifest.Packages   `json:"python,omitzero"`
+	Source      manifest.Source     `json:"source,omitzero"`
 	Created     *time.Time          `json:"created"`
 	Retired     *time.Time          `json:"retired,omitempty"`
 }
@@ -52,6 +49,7 @@ func infoOfAsset(m *computationsv1.Asset) assetInfo {
 	copy(i.SHA256[:], m.GetSha256())
 	copy(i.ImageConfig[:], m.GetImageConfig())
 	copy(i.Commitment[:], m.GetCommitment())
+	i.takeInputs(m)
 	return i
 }
 
@@ -79,6 +77,7 @@ func (i assetInfo) text() string {
 	} else {
 		r.add("sha256", "%s", i.SHA256)
 	}
+	i.inputRows(&r)
 	r.add("created", "%s", when(i.Created))
 	if i.Retired != nil {
 		r.add("retired", "%s", when(i.Retired))
@@ -95,162 +94,6 @@ themselves stay with you, and go to the VM that computes on them alone.`,
 	}
 	group(cmd, a.assetsAddCmd(), a.assetsListCmd(), a.assetsShowCmd(), a.assetsEditCmd(), a.assetsRetireCmd())
 	return cmd
-}
-
-func (a *app) assetsAddCmd() *cobra.Command {
-	var q computationsv1.CreateAssetRequest
-	var workspace, salt string
-	cmd := &cobra.Command{
-		Use:   "add PATH --kind KIND",
-		Short: "Describe a file or folder of yours; it stays with you",
-		Long: `Describe an algorithm or a dataset of yours. Digest and size are computed here, as
-cocos-cli checksum does, and these are sent, with name and description. The file
-never is.
-
-A dataset may be a folder, which will be uploaded as its archive. The type of an
-algorithm is found from its file, or said with --type. A container is an archive that
-docker save, podman save or skopeo copy writes; what its image is is looked up here.
-
-With --commit the service, and whoever sees the manifest, gets a commitment in place of
-the digest, as cocos-cli checksum --commit makes it; the salt in FILE stays here.`,
-		Example: `  cocos-cli assets add lin_reg.py --kind algorithm
-  cocos-cli assets add photos/ --kind dataset --description "Harbour at dawn"`,
-		Args: exactly("PATH"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if q.Kind != kindAlgorithm && q.Kind != kindDataset {
-				if q.Kind == "" {
-					return usagef("say --kind algorithm or --kind dataset", "--kind is missing")
-				}
-				return usagef("use algorithm or dataset", "--kind %q is not known", q.Kind)
-			}
-			in, err := openInput(args[0])
-			if err != nil {
-				return fmt.Errorf("computing the checksum: %w", err)
-			}
-			if err := a.describe(cmd, &in, &q); err != nil {
-				return err
-			}
-			content := manifest.Content{SHA256: in.digest}
-			if salt != "" {
-				s, _, err := newSalt(salt)
-				if err != nil {
-					return err
-				}
-				content = manifest.Content{Commitment: manifest.Commit(*s, in.digest)}
-				q.Sha256, q.Commitment = nil, content.Commitment[:]
-			}
-			return a.withService(cmd, func(ctx context.Context, s *service) error {
-				w, err := s.workspace(ctx, workspace)
-				if err != nil {
-					return err
-				}
-				q.WorkspaceId = w.ID
-				r, err := s.assets.CreateAsset(ctx, &q)
-				if err != nil {
-					return s.explain("describing "+args[0], err)
-				}
-				info := infoOfAsset(r.GetAsset())
-				if err := a.out.result(info, "%s\n", info.ID); err != nil {
-					return err
-				}
-				a.out.hint("%s, %s, %s: described to the service; the file stays here", clean(q.Name), size(q.Size), content)
-				if salt != "" {
-					a.out.hint("the salt is in %s: keep it, and keep it to yourself; cocos-cli data and algo need it (--salt)", salt)
-				}
-				return nil
-			})
-		},
-	}
-	workspaceFlag(cmd, &workspace)
-	f := cmd.Flags()
-	f.StringVar(&q.Kind, "kind", "", "`KIND`: algorithm or dataset")
-	f.StringVar(&q.Name, "name", "", "what lists call it (default: the file's name)")
-	f.StringVar(&q.Description, "description", "", "what it is, for people")
-	f.StringVar(&q.Type, "type", "", "`TYPE` of an algorithm: binary, python, wasm or container (default: found from the file)")
-	imageNameFlag(cmd, &q.ImageName)
-	f.StringVar(&salt, "commit", "", "describe it by a commitment, whose salt is in `FILE`, or will be")
-	f.Int64Var(&q.UnpackedMax, "unpacked-max", 0, "of a folder: at most so many `BYTES` come out of its archive (default: the archive's size)")
-	complete(cmd, "kind", func() []string { return []string{kindAlgorithm, kindDataset} })
-	complete(cmd, "type", func() []string {
-		var s []string
-		for _, t := range manifest.AlgorithmTypes() {
-			s = append(s, string(t))
-		}
-		return s
-	})
-	return cmd
-}
-
-// describe computes what is told of an input.
-func (a *app) describe(cmd *cobra.Command, in *input, q *computationsv1.CreateAssetRequest) error {
-	switch {
-	case q.Kind == kindAlgorithm && in.folder:
-		return usagef("name the file itself", "an algorithm is one file, and %s is a folder", in.path)
-	case q.Kind == kindDataset && q.Type != "":
-		return usagef("leave it out", "--type is of algorithms only")
-	case q.UnpackedMax != 0 && !in.folder:
-		return usagef("leave it out", "--unpacked-max is of folders only")
-	}
-	if q.Kind == kindAlgorithm && q.Type == "" {
-		var err error
-		if q.Type, err = algorithmType(in.path); err != nil {
-			return err
-		}
-	}
-	switch {
-	case q.Type == string(manifest.Container):
-		d, err := describeImage(cmd, in.path, q.ImageName)
-		if err != nil {
-			return err
-		}
-		q.ImageConfig, q.UnpackedMax = d.Pin.Config[:], d.Pin.UnpackedMax
-	case q.ImageName != "":
-		return usagef("leave it out", "--image is of containers only")
-	}
-	if q.Name == "" {
-		whole, err := filepath.Abs(in.path) // for "." and the like
-		if err != nil {
-			return err
-		}
-		q.Name = filepath.Base(whole)
-	}
-	p := a.out.progress(in.path, in.size)
-	err := in.sum(cmd.Context(), p)
-	p.stop()
-	if err != nil {
-		return err
-	}
-	q.Sha256, q.Size = in.digest[:], in.size
-	if in.folder && q.UnpackedMax == 0 {
-		q.UnpackedMax = in.size
-	}
-	return nil
-}
-
-// algorithmType looks at the beginning of a file.
-func algorithmType(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	head := make([]byte, 512)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	line, _, _ := bytes.Cut(head[:n], []byte("\n"))
-	switch {
-	case bytes.HasPrefix(head[:n], []byte("\x7fELF")):
-		return string(manifest.Binary), nil
-	case bytes.HasPrefix(head[:n], []byte("\x00asm")):
-		return string(manifest.Wasm), nil
-	case strings.HasSuffix(path, ".py"), bytes.HasPrefix(line, []byte("#!")) && bytes.Contains(line, []byte("python")):
-		return string(manifest.Python), nil
-	case n == len(head) && string(head[257:262]) == "ustar":
-		return string(manifest.Container), nil
-	}
-	return "", usagef("say --type binary, --type python, --type wasm or --type container", "--type is missing, and %s looks like none of them", path)
 }
 
 func (a *app) assetsListCmd() *cobra.Command {

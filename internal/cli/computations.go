@@ -189,8 +189,12 @@ type computationView struct {
 	Mine    []string    `json:"mine"`
 	Allowed []string    `json:"allowed"`
 	Missing []string    `json:"missing"`
-	Runs    []runView   `json:"runs"`
-	Todo    []todoInfo  `json:"todo"`
+	// Servers are those that the agent may connect to, and ScratchBytes is the size of
+	// the disk for inputs, as the service says.
+	Servers      []string   `json:"servers"`
+	ScratchBytes int64      `json:"scratch_bytes"`
+	Runs         []runView  `json:"runs"`
+	Todo         []todoInfo `json:"todo"`
 }
 
 func (a *app) computationsShowCmd() *cobra.Command {
@@ -228,7 +232,8 @@ func (s *service) viewInfo(ctx context.Context, r *computationsv1.GetComputation
 	}
 	v := &computationView{
 		computationInfo: c, Stage: r.GetStage(), Draft: d, Mine: append([]string{}, r.GetMine()...), Allowed: append([]string{}, r.GetAllowed()...),
-		Missing: append([]string{}, r.GetMissing()...), Runs: each(r.GetRuns(), infoOfServiceRun),
+		Missing: append([]string{}, r.GetMissing()...), Servers: append([]string{}, r.GetServers()...), ScratchBytes: r.GetScratchBytes(),
+		Runs: each(r.GetRuns(), infoOfServiceRun),
 		Todo: each(r.GetTodo(), func(t *computationsv1.Todo) todoInfo { return todoInfo{t.GetText(), t.GetCommand()} }),
 	}
 	for _, p := range r.GetParties() {
@@ -253,6 +258,7 @@ func (v *computationView) text() string {
 		r.add("revision", "%d", v.Revision)
 	}
 	v.Draft.rows(&r)
+	v.inputRows(&r)
 	for _, p := range v.Parties {
 		text := p.Email + ": " + strings.Join(p.Parts, ", ")
 		switch {

@@ -27,6 +27,7 @@ type draftFlags struct {
 	pad, operatorOutput                              bool
 	limits                                           computationsv1.Limits
 	resultMax                                        int64
+	scratch                                          string
 	ttl                                              time.Duration
 }
 
@@ -50,6 +51,7 @@ func (d *draftFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&d.releaseOutput, "release-output", nil, "`EMAIL` of a consumer who gets what it prints, too, where --release divides the result (repeatable)")
 	f.BoolVar(&d.pad, "pad", false, "pad the result's archive to --result-max")
 	f.BoolVar(&d.operatorOutput, "operator-output", false, "let the host's operator read what it prints, if every party approves")
+	f.StringVar(&d.scratch, "scratch", "auto", "whether inputs go to a disk that the agent encrypts: auto (if they are large), always, never, or its size in `BYTES`")
 	f.StringVar(&d.image, "image", "", "`DIGEST` of the guest image that a host must have")
 	f.DurationVar(&d.ttl, "ttl", 0, "how long a run's VM may live, a `DURATION`")
 }
@@ -100,6 +102,7 @@ func (d *draftFlags) apply(f *pflag.FlagSet, to *computationsv1.Draft, people []
 		"result-max":      func() error { to.ResultMax = d.resultMax; return nil },
 		"pad":             func() error { to.Pad = d.pad; return nil },
 		"operator-output": func() error { to.OperatorOutput = d.operatorOutput; return nil },
+		"scratch":         func() error { return d.setScratch(to) },
 		"release":         func() error { to.Release = d.released(person); return nil },
 		"release-output":  func() error { to.Release = d.released(person); return nil },
 		"ttl":             func() error { to.Ttl = durationpb.New(d.ttl); return nil },

@@ -26,8 +26,11 @@ type draftInfo struct {
 	Release        []releaseSlot `json:"release,omitempty"`
 	Pad            bool          `json:"pad,omitempty"`
 	OperatorOutput bool          `json:"operator_output,omitempty"`
-	Image          string        `json:"image,omitempty"`
-	TTL            string        `json:"ttl,omitempty"`
+	// Scratch is "always", "never", or empty, where ScratchBytes may be a size.
+	Scratch      string `json:"scratch,omitempty"`
+	ScratchBytes int64  `json:"scratch_bytes,omitempty"`
+	Image        string `json:"image,omitempty"`
+	TTL          string `json:"ttl,omitempty"`
 }
 
 type algorithmSlot struct {
@@ -93,6 +96,7 @@ func (s *service) draftInfo(ctx context.Context, workspace string, r *computatio
 		},
 		Datasets: []datasetSlot{}, Consumers: each(m.GetConsumerIds(), email), Approvers: each(m.GetApproverIds(), email),
 		ResultMax: m.GetResultMax(), Pad: m.GetPad(), OperatorOutput: m.GetOperatorOutput(), Image: m.GetImage(),
+		Scratch: m.GetScratch(), ScratchBytes: m.GetScratchBytes(),
 	}
 	for _, r := range m.GetRelease() {
 		d.Release = append(d.Release, releaseSlot{email(r.GetConsumerId()), r.GetFiles(), r.GetOutput()})

@@ -69,6 +69,7 @@ func checkAsset(a *Asset) error {
 		f.add(invalid("kind", "is %q; expected %q or %q", a.Kind, AssetAlgorithm, AssetDataset))
 	}
 	checkImage(&f, a)
+	checkInputs(&f, a)
 	if a.Size < least || a.Size > manifest.MaxInputSize {
 		f.add(invalid("size", "is %d; expected %d to %d bytes", a.Size, least, int64(manifest.MaxInputSize)))
 	}

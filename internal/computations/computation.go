@@ -55,6 +55,10 @@ type Draft struct {
 	Outputs manifest.Outputs `json:"outputs,omitzero"`
 	// Release says who gets what; empty: each consumer gets everything.
 	Release []ReleaseSlot `json:"release,omitzero"`
+	// Scratch says whether a run has a disk for its inputs; ScratchBytes is its size,
+	// if somebody chose one: a multiple of 1 MiB. Then Scratch is empty.
+	Scratch      Scratch `json:"scratch,omitzero"`
+	ScratchBytes int64   `json:"scratch_bytes,omitzero"`
 	// Approvers are those who must approve; empty: every party, where the
 	// computation is attested, and else nobody.
 	Approvers []ID `json:"approvers,omitzero"`

@@ -188,7 +188,13 @@ type Asset struct {
 	// ImageName and ImageConfig of a container as in manifest.Image.
 	ImageName   string
 	ImageConfig manifest.Digest
-	Created     time.Time
+	// Files and Python of an algorithm, as in manifest.Algorithm.
+	Files  []manifest.File
+	Python manifest.Packages
+	// Source of a dataset, as in manifest.Dataset. What is secret of it never comes
+	// here.
+	Source  manifest.Source
+	Created time.Time
 	// Retired is zero for an asset that can be used in drafts.
 	Retired time.Time
 	// Email is the owner's, for lists.

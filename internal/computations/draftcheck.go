@@ -166,6 +166,7 @@ func (d *Draft) checkForm(f *faults) {
 	if n := d.Algorithm.Limits.CPUMilli; n != 0 && (n < manifest.MinCPUMilli || n > manifest.MaxCPUMilli) {
 		f.add(invalid("algorithm/limits/cpu_milli", "is %d; expected 0, which is all processors, or %d to %d thousandths of one", n, manifest.MinCPUMilli, manifest.MaxCPUMilli))
 	}
+	d.checkScratch(f)
 	if d.Image != "" && !imageDigest.MatchString(d.Image) {
 		f.add(invalid("image", "is %q; expected the digest of a guest image, 64 hexadecimal digits", plain(d.Image, maxTitle)))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +37,10 @@ type exported struct {
 	Approvers   []string          `json:"approvers,omitzero"`
 	Outputs     manifest.Outputs  `json:"outputs,omitzero"`
 	Release     []exportedRelease `json:"release,omitzero"`
-	Image       string            `json:"image,omitzero"`
+	// Scratch and ScratchBytes as in Draft.
+	Scratch      Scratch `json:"scratch,omitzero"`
+	ScratchBytes int64   `json:"scratch_bytes,omitzero"`
+	Image        string  `json:"image,omitzero"`
 	// TTL as Go writes durations, such as "2h0m0s".
 	TTL string `json:"ttl,omitzero"`
 }
@@ -59,6 +63,9 @@ type exportedAsset struct {
 	Name       string              `json:"name"`
 	SHA256     manifest.Digest     `json:"sha256,omitzero"`
 	Commitment manifest.Commitment `json:"commitment,omitzero"`
+	Files      []manifest.File     `json:"files,omitzero"`
+	Python     manifest.Packages   `json:"python,omitzero"`
+	Source     manifest.Source     `json:"source,omitzero"`
 }
 
 type exportedRelease struct {
@@ -109,7 +116,7 @@ func export(r Reader, d *Draft) (*exported, error) {
 		}
 		a, err := r.Asset(id)
 		errs = append(errs, err)
-		return &exportedAsset{Name: a.Name, SHA256: a.SHA256, Commitment: a.Commitment}
+		return &exportedAsset{Name: a.Name, SHA256: a.SHA256, Commitment: a.Commitment, Files: a.Files, Python: a.Python, Source: a.Source}
 	}
 	e := &exported{
 		Format: exportFormat, Version: exportVersion,
@@ -119,6 +126,7 @@ func export(r Reader, d *Draft) (*exported, error) {
 			Args: d.Algorithm.Args, Env: d.Algorithm.Env, Limits: d.Algorithm.Limits,
 		},
 		Consumers: emails(d.Consumers), Approvers: emails(d.Approvers), Outputs: d.Outputs, Image: d.Image,
+		Scratch: d.Scratch, ScratchBytes: d.ScratchBytes,
 	}
 	for _, slot := range d.Datasets {
 		e.Datasets = append(e.Datasets, exportedDataset{Name: slot.Name, Provider: email(slot.Provider), Asset: asset(slot.Asset)})
@@ -134,7 +142,7 @@ func export(r Reader, d *Draft) (*exported, error) {
 
 // ImportComputation begins a draft of the asker's from what ExportComputation
 // wrote. Everybody in it must be a member of the workspace; an asset is found by
-// its digest among its provider's, and where it isn't there, the slot stays empty.
+// its digest, files and source among its provider's, and where it isn't there, the slot stays empty.
 func (s *Service) ImportComputation(ctx context.Context, who Identity, workspace ID, raw []byte) (Computation, error) {
 	e, fault := parseExport(raw)
 	if err := s.making(who); err != nil {
@@ -235,19 +243,24 @@ func imported(r Reader, workspace ID, e *exported) (Draft, error) {
 		if content == (manifest.Content{}) {
 			return ""
 		}
-		found, err := r.Assets(AssetFilter{Workspace: workspace, Kind: kind, Owner: owner, Content: content}, Page{Limit: 1})
+		found, err := r.Assets(AssetFilter{Workspace: workspace, Kind: kind, Owner: owner, Content: content}, Page{Limit: MaxPage})
 		if err != nil {
 			failed = errors.Join(failed, err)
 		}
-		if len(found) == 0 {
+		// The same content may come with other files, or from elsewhere.
+		i := slices.IndexFunc(found, func(f Asset) bool {
+			return slices.Equal(f.Files, a.Files) && f.Python == a.Python && reflect.DeepEqual(f.Source, a.Source)
+		})
+		if i < 0 {
 			return ""
 		}
-		return found[0].ID
+		return found[i].ID
 	}
 	d := Draft{
 		Name: e.Name, Description: e.Description, TEE: e.TEE, AttestedTLS: e.AttestedTLS,
 		Algorithm: AlgorithmSlot{Provider: user("algorithm/provider", e.Algorithm.Provider), Args: e.Algorithm.Args, Env: e.Algorithm.Env, Limits: e.Algorithm.Limits},
 		Consumers: users("consumers", e.Consumers), Approvers: users("approvers", e.Approvers), Outputs: e.Outputs, Image: e.Image,
+		Scratch: e.Scratch, ScratchBytes: e.ScratchBytes,
 	}
 	d.Algorithm.Asset = asset(AssetAlgorithm, d.Algorithm.Provider, e.Algorithm.Asset)
 	for i, slot := range e.Datasets {

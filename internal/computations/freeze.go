@@ -36,6 +36,10 @@ func (s *Service) Freeze(ctx context.Context, who Identity, id ID, revision int6
 			return Computation{}, res.missing.all
 		}
 		f, err := manifest.Freeze(res.manifest)
+		var tooLong manifest.Faults // all else was found above
+		if errors.As(err, &tooLong) {
+			return Computation{}, &Error{Kind: Invalid, Message: "the " + tooLong[0].String(), Hint: "leave certificates of public authorities out of the datasets' sources, or shorten what is written"}
+		}
 		if err != nil {
 			return Computation{}, fmt.Errorf("freezing computation %s: %w", id, err)
 		}
@@ -98,6 +102,7 @@ func resolve(r Reader, c *Computation) (*resolution, error) {
 	if err := v.approvers(); err != nil {
 		return nil, err
 	}
+	m.ScratchBytes = d.scratchBytes(m)
 	v.validate()
 	return &v.out, nil
 }
@@ -219,6 +224,7 @@ func (v *resolver) algorithm() error {
 	}
 	if a != nil {
 		m.Type, m.SHA256, m.Commitment, m.Size, m.Image = a.Type, a.SHA256, a.Commitment, a.Size, a.image()
+		m.Files, m.Python = a.Files, a.Python
 	}
 	if slot.Provider != "" {
 		m.Provider, err = v.key("algorithm/provider", slot.Provider)
@@ -235,7 +241,7 @@ func (v *resolver) datasets() error {
 			return err
 		}
 		if a != nil {
-			d.SHA256, d.Commitment, d.Size, d.UnpackedMax = a.SHA256, a.Commitment, a.Size, a.UnpackedMax
+			d.SHA256, d.Commitment, d.Size, d.UnpackedMax, d.Source = a.SHA256, a.Commitment, a.Size, a.UnpackedMax, a.Source
 		}
 		if slot.Provider != "" {
 			if d.Provider, err = v.key(at+"/provider", slot.Provider); err != nil {
@@ -331,9 +337,13 @@ func (v *resolver) validate() {
 	if !errors.As(v.out.manifest.Validate(), &found) {
 		return
 	}
-	resolved := []string{"/algorithm/type", "/algorithm/sha256", "/algorithm/size", "/algorithm/image", "/algorithm/provider", "/consumers", "/approvals", "/outputs/release", "/outputs/operator_output"}
+	resolved := []string{"/algorithm/type", "/algorithm/sha256", "/algorithm/size", "/algorithm/image", "/algorithm/files", "/algorithm/python", "/algorithm/provider", "/consumers", "/approvals", "/outputs/release", "/outputs/operator_output"}
 	incomplete := len(v.out.missing.all) > 0
 	for _, f := range found {
+		if d := &v.c.Draft; f.Path == "/scratch_bytes" && d.ScratchBytes > 0 {
+			v.lack("scratch_bytes", "the disk for inputs shall have %d bytes, and they need %d: make it larger, or let their size decide", d.ScratchBytes, v.out.manifest.ScratchNeed())
+			continue
+		}
 		ofSlot := strings.HasPrefix(f.Path, "/datasets/") && !strings.HasSuffix(f.Path, "/name")
 		if incomplete && (ofSlot || slices.ContainsFunc(resolved, func(p string) bool { return strings.HasPrefix(f.Path, p) })) {
 			continue

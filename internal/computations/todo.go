@@ -236,6 +236,7 @@ func (t *steps) fetchManifest(a Action) {
 // start is what happens between runs.
 func (t *steps) start() {
 	if t.may(ComputationRun) {
+		t.brokers()
 		t.add(ComputationRun, "Everything is approved. Start a run when all parties are ready to bring what they provide.",
 			CommandLine("computations", "run", string(t.v.ID)))
 		return
@@ -244,6 +245,7 @@ func (t *steps) start() {
 		return
 	}
 	t.add(ComputationShow, "Everything is approved. Wait until it is started.", "")
+	t.brokers()
 	if slices.ContainsFunc(t.v.Mine, ofManifest) && t.v.Frozen.AttestedTLS {
 		t.policy()
 	}
@@ -253,6 +255,9 @@ func (t *steps) start() {
 func (t *steps) look(run *Run) {
 	if run.State != RunFinished {
 		t.add(RunShow, fmt.Sprintf("Run %d %s: %s.", run.Number, run.State, orUnknown(run.Reason)), "")
+		if do := advice(run.Reason); do != "" {
+			t.add(RunShow, do, "")
+		}
 		return
 	}
 	if !t.has(PartConsumer) || !t.v.Frozen.AttestedTLS {

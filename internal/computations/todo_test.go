@@ -130,14 +130,19 @@ func journey(t *testing.T, fresh func(testing.TB) store.Config) {
 	j.put(run.ID, func(r *c.Run) { r.State, r.Reason, r.Ended = c.RunFailed, "the algorithm failed", j.clock.Now() })
 	j.stage("The next one failed", j.alice, j.carol)
 
-	const file = "testdata/todo.txt"
+	j.holds("testdata/todo.txt")
+}
+
+// holds wants what was written down to be what a file has.
+func (j *journal) holds(file string) {
+	j.t.Helper()
 	if *update {
 		j.ok(os.WriteFile(file, []byte(j.b.String()), 0o644))
 	}
 	want, err := os.ReadFile(file)
 	j.ok(err)
 	if string(want) != j.b.String() {
-		t.Errorf("what people are told has changed; got\n%s", j.b.String())
+		j.t.Errorf("what people are told has changed; got\n%s", j.b.String())
 	}
 }
 

@@ -27,7 +27,7 @@ func (t *steps) take(r Reader, run *Run) error {
 	if len(send) == 0 {
 		t.add(RunShow, fmt.Sprintf("Run %d is %s%s, and needs nothing of you now. Watch it here, or in a terminal.", run.Number, run.State, because(run.Reason)),
 			CommandLine("computations", "watch", string(t.v.ID)))
-		return nil
+		return t.refused(r, run)
 	}
 	if !t.me.MustApprove {
 		t.fetchManifest(RunShow)
@@ -44,8 +44,8 @@ func (t *steps) take(r Reader, run *Run) error {
 	return nil
 }
 
-// arrivals are what the agent said that arrived: "algorithm", "dataset NAME", and
-// "result FINGERPRINT" at the consumer with this key.
+// arrivals are what the agent said that arrived: "algorithm", "file NAME" beside it,
+// "dataset NAME", and "result FINGERPRINT" at the consumer with this key.
 func arrivals(r Reader, run ID) (map[string]bool, error) {
 	there := map[string]bool{}
 	for _, kind := range []string{vm.EventInput, vm.EventReleased} {
@@ -59,6 +59,8 @@ func arrivals(r Reader, run ID) (map[string]bool, error) {
 				there["result "+e.Attributes["consumer"]] = true
 			case e.Attributes["kind"] == "algorithm":
 				there["algorithm"] = true
+			case e.Attributes["kind"] == "file":
+				there["file "+e.Attributes["name"]] = true
 			default:
 				there["dataset "+e.Attributes["name"]] = true
 			}
@@ -81,26 +83,38 @@ func (t *steps) exchange(run *Run, flags []string, there map[string]bool) []Todo
 		return nil
 	}
 	var all []Todo
-	add := func(text string, words ...string) {
+	add := func(text string, words []string) {
 		all = append(all, Todo{Action: RunShow, Text: text, Command: CommandLine(append(words, flags...)...)})
 	}
 	d := &t.v.Draft
 	if run.AgentState == "" || run.AgentState == "AwaitingInputs" {
-		if d.Algorithm.Provider == t.me.User && !there["algorithm"] {
-			add("Send the algorithm, straight to the VM and not through this service. Its digest is compared before anything leaves.",
-				t.bring("algo", t.file(d.Algorithm.Asset, "algorithm.py"), t.v.Frozen.Algorithm.Content())...)
+		if d.Algorithm.Provider == t.me.User && !t.algorithmThere(there) {
+			add(t.algorithm())
 		}
 		for _, slot := range d.Datasets {
-			if slot.Provider == t.me.User && !there["dataset "+slot.Name] {
+			switch frozen, _ := t.v.Frozen.Dataset(slot.Name); {
+			case slot.Provider != t.me.User || there["dataset "+slot.Name]:
+			case !frozen.Source.IsZero():
+				text, words := t.fetched(&frozen, t.file(slot.Asset, slot.Name))
+				if words != nil {
+					add(text, words)
+					continue
+				}
+				serve := t.serveBroker(frozen.Source.Broker) // of all datasets that name it
+				if slices.ContainsFunc(all, func(o Todo) bool { return o.Command == serve }) {
+					serve = ""
+				}
+				all = append(all, Todo{Action: RunShow, Text: text, Command: serve})
+			default:
 				add("Send the dataset "+slot.Name+", straight to the VM and not through this service. Its digest is compared before anything leaves.",
-					append(t.bring("data", t.file(slot.Asset, slot.Name), contentOf(t.v.Frozen, slot.Name)), "--name", slot.Name)...)
+					append(t.bring("data", t.file(slot.Asset, slot.Name), frozen.Content()), "--name", slot.Name))
 			}
 		}
 	}
 	if slices.Contains(d.Consumers, t.me.User) && (t.me.Key == nil || !there["result "+t.me.Key.Fingerprint()]) {
 		out := run.ResultFolder()
 		add("Fetch the result when there is one. It is verified before it is unpacked, into the folder "+out+".",
-			"result", "--wait", "--out", out)
+			[]string{"result", "--wait", "--out", out})
 	}
 	return all
 }
@@ -113,11 +127,6 @@ func (t *steps) bring(command, file string, c manifest.Content) []string {
 		words = append(words, "--salt", file+".salt")
 	}
 	return words
-}
-
-func contentOf(f *manifest.Frozen, name string) manifest.Content {
-	d, _ := f.Dataset(name)
-	return d.Content()
 }
 
 func because(reason string) string {

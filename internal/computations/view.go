@@ -20,6 +20,8 @@ type View struct {
 	Allowed []Action
 	// Missing is what freezing still needs, in plain words; empty for what is frozen.
 	Missing []string
+	// Plan is what the manifest says, or would as far as the draft goes.
+	Plan manifest.Manifest
 	// Frozen is the manifest; nil for a draft.
 	Frozen    *manifest.Frozen
 	Approvals []Approval
@@ -98,12 +100,12 @@ func (s *Service) look(r Reader, x *access) (View, error) {
 		if err != nil {
 			return View{}, err
 		}
-		v.Missing = res.texts()
+		v.Missing, v.Plan = res.texts(), res.manifest
 	} else {
 		if v.Frozen, err = frozen(c); err != nil {
 			return View{}, err
 		}
-		v.Stage = StageApprovals
+		v.Stage, v.Plan = StageApprovals, v.Frozen.Manifest
 		if v.Frozen.CheckApprovals(approvals(v.Approvals)) == nil {
 			v.Stage = StageReady
 		}

@@ -86,6 +86,10 @@ type slotLine struct {
 	Folder bool
 	// Committed: Digest is a commitment.
 	Committed bool
+	// Files and Python come with the algorithm; the agent takes a dataset from Source.
+	Files  []manifest.File
+	Python manifest.Packages
+	Source manifest.Source
 }
 
 // supplyPage is what a reader can bring to a draft.
@@ -198,6 +202,11 @@ func (q *call) slots(v *computations.View) ([]slotLine, error) {
 			return nil, err
 		}
 		all = append(all, l)
+	}
+	plan := &v.Plan
+	all[0].Files, all[0].Python = plan.Algorithm.Files, plan.Algorithm.Python
+	for i := range min(len(plan.Datasets), len(all)-1) {
+		all[i+1].Source = plan.Datasets[i].Source
 	}
 	if f := v.Frozen; f != nil {
 		// What was frozen counts, whatever became of the assets.

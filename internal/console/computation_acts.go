@@ -99,6 +99,7 @@ func askFreeze(q *call) error {
 			"Freezing turns the draft into the manifest that everybody approves: people become their keys, assets their digests.",
 			"A frozen manifest never changes. To change something later, copy the computation; the copy needs new approvals.",
 		},
+		Items:  reach(&c.Plan),
 		Action: "Freeze the manifest", To: here + "/freeze", Back: here, Danger: true,
 		Hidden: map[string]string{"revision": fmt.Sprint(c.Revision)},
 	})
@@ -137,7 +138,11 @@ func (q *call) approveView(f *form) (view, error) {
 		}
 		return view{}, &computations.Error{Kind: computations.Conflict, Message: "there is nothing for you to approve here", Hint: "you have approved it already, or the manifest doesn't ask you to"}
 	}
-	return view{Title: "Approve the manifest", Section: "computations", In: in, Form: f, Above: above(in, &c.Computation), Data: &computationPage{View: c}}, nil
+	p := &computationPage{View: c}
+	if p.Slots, err = q.slots(&c); err != nil {
+		return view{}, err
+	}
+	return view{Title: "Approve the manifest", Section: "computations", In: in, Form: f, Above: above(in, &c.Computation), Data: p}, nil
 }
 
 func showApprove(q *call) error {

@@ -20,6 +20,7 @@ type draftPage struct {
 	Algorithms  []choice
 	Datasets    []choice
 	Approve     []choice
+	Scratch     []choice
 	// Rows are the numbers of the datasets' rows.
 	Rows []int
 }
@@ -57,6 +58,7 @@ func formOf(d *computations.Draft, revision int64, members people) *form {
 		f.set("approve", "chosen")
 	}
 	f.set("outputs/result_max", sizeText(d.Outputs.ResultMax)).set("image", d.Image).set("ttl", durationText(d.TTL))
+	scratchForm(f, d)
 	return f
 }
 
@@ -112,6 +114,7 @@ func draftOf(v url.Values, members people) (computations.Draft, error) {
 	d.Outputs = manifest.Outputs{
 		ResultMax: size("outputs/result_max"), Pad: v.Get("outputs/pad") == "yes", OperatorOutput: v.Get("outputs/operator_output") == "yes",
 	}
+	d.Scratch, d.ScratchBytes = scratchOf(text("scratch"), size("scratch_bytes"))
 	var err error
 	d.Release, err = releaseOf("release", v.Get("release"), members)
 	bad.add(err)
@@ -167,7 +170,7 @@ func reshape(v url.Values) bool {
 
 // draftView is the page around a form.
 func (q *call) draftView(in *place, id computations.ID, f *form) (view, error) {
-	p := draftPage{Computation: id, Approve: []choice{
+	p := draftPage{Computation: id, Scratch: scratchChoices(), Approve: []choice{
 		{Value: "everybody", Text: "Everybody who brings something or gets the result", Hint: "Where participants check the VM. Else nobody needs to."},
 		{Value: "chosen", Text: "Chosen people"},
 	}}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // Patterns lists every route with whether it stands open to anybody.
@@ -56,6 +57,18 @@ func EntryFilter(query url.Values) computations.EntryFilter {
 
 // TitleOf is an entry's.
 func TitleOf(e computations.Entry) string { return lineOf(&e).Title }
+
+// DoneSteps are the steps of a run's way that events end, by their ids.
+func DoneSteps(f *manifest.Frozen, events []computations.Entry) string {
+	var done []string
+	steps, _ := progressOf(f, events)
+	for _, s := range steps {
+		if s.Where == "done" {
+			done = append(done, s.ID)
+		}
+	}
+	return strings.Join(done, " ")
+}
 
 // Names for tables.
 var (

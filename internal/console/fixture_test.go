@@ -283,6 +283,9 @@ func (w *world) asset(owner, name string, kind computations.AssetKind) computati
 	a := computations.Asset{Workspace: w.things["workspace"], Name: name, Kind: kind, SHA256: manifest.Sum([]byte(name)), Size: 10}
 	if kind == computations.AssetAlgorithm {
 		a.Type = manifest.Python
+		a.Files = []manifest.File{{Name: mark + "-weights", SHA256: manifest.Sum([]byte("weights")), Size: 5}}
+	} else {
+		a.Source = manifest.Source{URL: "https://data.example/" + mark + ".age", Encryption: manifest.Age}
 	}
 	made, err := w.svc.CreateAsset(context.Background(), w.who[owner], a)
 	w.check(err)

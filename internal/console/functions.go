@@ -19,6 +19,7 @@ func (c *Console) functions() template.FuncMap {
 		"ago":          func(t time.Time) template.HTML { return ago(t, c.Now()) },
 		"lasting":      lasting,
 		"size":         size,
+		"disk":         disk,
 		"grouped":      grouped,
 		"state":        func(s any) state { return stateOf(fmt.Sprint(s)) },
 		"part":         partName,

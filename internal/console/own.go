@@ -104,19 +104,20 @@ func newAsset(q *call) error {
 	if kind != string(computations.AssetAlgorithm) {
 		kind = string(computations.AssetDataset)
 	}
-	f := newForm(nil).set("kind", kind).set("type", string(manifest.Python))
+	f := newForm(nil).set("kind", kind).set("type", string(manifest.Python)).set("source/encryption", "")
 	return q.page("asset-new", assetForm(in, f))
 }
 
 // assetPage has the choices of an asset's form.
-type assetForms struct{ Kinds, Types []choice }
+type assetForms struct{ Kinds, Types, Encryptions []choice }
 
 func assetForm(in *place, f *form) view {
 	return view{
 		Title: "Register an asset", Section: "assets", In: in, Form: f, Above: []link{{"Assets", "/w/" + string(in.ID) + "/assets"}},
 		Data: assetForms{
-			Kinds: []choice{{Value: "dataset", Text: "Dataset"}, {Value: "algorithm", Text: "Algorithm"}},
-			Types: []choice{{Value: "python", Text: "Python script"}, {Value: "binary", Text: "Binary (ELF)"}, {Value: "wasm", Text: "WebAssembly module (WASI)"}, {Value: "container", Text: "Container image archive"}},
+			Kinds:       []choice{{Value: "dataset", Text: "Dataset"}, {Value: "algorithm", Text: "Algorithm"}},
+			Types:       []choice{{Value: "python", Text: "Python script"}, {Value: "binary", Text: "Binary (ELF)"}, {Value: "wasm", Text: "WebAssembly module (WASI)"}, {Value: "container", Text: "Container image archive"}},
+			Encryptions: encryptionChoices(),
 		},
 	}
 }
@@ -156,11 +157,12 @@ func createAsset(q *call) error {
 			bad.add(err)
 		}
 	}
+	q.takeInputs(&a, &bad)
 	if err = bad.err(); err == nil {
 		a, err = q.c.Service.CreateAsset(q.r.Context(), q.who, a)
 	}
 	if err != nil {
-		return q.again(err, "asset-new", assetForm(in, q.posted()))
+		return q.again(onFields(err), "asset-new", assetForm(in, q.posted()))
 	}
 	return q.done("/a/"+string(a.ID), "asset")
 }

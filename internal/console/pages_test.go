@@ -122,30 +122,55 @@ func formIn(t *testing.T, page, class string) url.Values {
 func TestFaultsStandBesideTheirFields(t *testing.T) {
 	w := newWorld(t)
 	w.change("stan", func(u *computations.User) { u.PasswordHash = "of another password" })
+	more := func(first []string, rest []string) url.Values {
+		v := form(append(first, "name", "x", "sha256", strings.Repeat("ab", 32), "size", "1")...)
+		for i := 0; i < len(rest); i += 2 {
+			v.Set(rest[i], rest[i+1])
+		}
+		return v
+	}
+	algorithm := func(rest ...string) url.Values { return more([]string{"kind", "algorithm", "type", "python"}, rest) }
+	dataset := func(rest ...string) url.Values { return more([]string{"kind", "dataset"}, rest) }
 	for name, tc := range map[string]struct {
 		who, path string
 		form      url.Values
 		// field whose control must be marked, and words of the summary.
 		field, words string
 	}{
-		"a name that is missing":        {"stan", "/workspaces/new", form("name", ""), "name", "Name is missing"},
-		"a digest that is too short":    {"dora", "/w/{workspace}/assets/new", form("kind", "dataset", "name", "x", "sha256", "ab", "size", "1"), "sha256", "SHA-256 has 2 characters"},
-		"a size that is none":           {"dora", "/w/{workspace}/assets/new", form("kind", "dataset", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "large"), "size", "is not a size such as"},
-		"a container without a config":  {"dora", "/w/{workspace}/assets/new", form("kind", "algorithm", "type", "container", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "1", "unpacked_max", "1"), "image_config", "SHA-256 of its config has 0 characters"},
-		"a container without a bound":   {"dora", "/w/{workspace}/assets/new", form("kind", "algorithm", "type", "container", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "1", "image_config", strings.Repeat("cd", 32)), "unpacked_max", "Unpacked, at most is 0; expected 1 to"},
-		"a dataset's name":              {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "rows", "1", "datasets/0/name", "../x"), "datasets/0/name", "File name is"},
-		"a time to live":                {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "ttl", "soon"), "ttl", "is not a time such as"},
-		"an environment":                {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "algorithm/env", "novalue"), "algorithm/env", "has the line"},
-		"nobody who approves":           {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "approve", "chosen"), "approvers", "Choose at least one"},
-		"an address":                    {"ada", "/w/{workspace}/invitations/new", form("email", "nobody", "role", "member"), "email", "Email address is not an email address"},
-		"a host's name":                 {"olga", "/hosts/enrol", form("name", "A B", "ttl", "1h"), "name", "Name of the host is"},
-		"two passwords":                 {"stan", "/settings/password", form("old", "x", "new", "correct horse battery", "again", "another"), "again", "is another password than the first"},
-		"a token's life":                {"stan", "/settings/tokens", form("name", "x", "days", "4000"), "token-days", "must be a whole number from 1 to 366"},
-		"a new user's address":          {"olga", "/users/new", form("email", ""), "email", "Email address is missing"},
-		"an approval that is none":      {"rita", "/c/{frozen}/approve", form("approval_text", "{}"), "approval", "is not what cocos-cli manifest approve prints"},
-		"an approval by somebody else":  {"dora", "/c/{frozen}/approve", form("approval_text", jsonText(w, w.approval)), "", ""},
-		"a file to import that is none": {"nemo", "/w/{workspace}/computations/import", form("file_text", "{"), "", ""},
-		"days that are too many":        {"olga", "/service", form("sign-up", "invitation", "invitation-days", "1000"), "invitation-days", "expected a number of days"},
+		"a name that is missing":         {"stan", "/workspaces/new", form("name", ""), "name", "Name is missing"},
+		"a digest that is too short":     {"dora", "/w/{workspace}/assets/new", form("kind", "dataset", "name", "x", "sha256", "ab", "size", "1"), "sha256", "SHA-256 has 2 characters"},
+		"a size that is none":            {"dora", "/w/{workspace}/assets/new", form("kind", "dataset", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "large"), "size", "is not a size such as"},
+		"a container without a config":   {"dora", "/w/{workspace}/assets/new", form("kind", "algorithm", "type", "container", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "1", "unpacked_max", "1"), "image_config", "SHA-256 of its config has 0 characters"},
+		"a container without a bound":    {"dora", "/w/{workspace}/assets/new", form("kind", "algorithm", "type", "container", "name", "x", "sha256", strings.Repeat("ab", 32), "size", "1", "image_config", strings.Repeat("cd", 32)), "unpacked_max", "Unpacked, at most is 0; expected 1 to"},
+		"files that are no JSON":         {"alan", "/w/{workspace}/assets/new", algorithm("files", "requirements.txt"), "files", "can&#39;t be read: file 1 is not JSON"},
+		"files with another member":      {"alan", "/w/{workspace}/assets/new", algorithm("files", `{"path":"a","kind":"file","sha256":"`+strings.Repeat("ab", 32)+`","size":1} {"nme":"b"}`), "files", "file 2, nme is not known"},
+		"a file's digest":                {"alan", "/w/{workspace}/assets/new", algorithm("files", `{"path":"a","kind":"file","sha256":"ab","size":1}`), "files", "file 1, sha256 has 2 characters"},
+		"a file's name":                  {"alan", "/w/{workspace}/assets/new", algorithm("files", `{"name":"a/b","sha256":"`+strings.Repeat("ab", 32)+`","size":1}`), "files", "File 1, name is &#34;a/b&#34;; use letters"},
+		"a file of a dataset":            {"dora", "/w/{workspace}/assets/new", dataset("files", `{"name":"a","sha256":"`+strings.Repeat("ab", 32)+`","size":1}`), "files", "are of algorithms"},
+		"requirements without a file":    {"alan", "/w/{workspace}/assets/new", algorithm("python/requirements", "r.txt", "python/wheels", "w"), "python/requirements", "has none of that name"},
+		"packages of a binary":           {"alan", "/w/{workspace}/assets/new", algorithm("type", "binary", "python/requirements", "r.txt"), "python/requirements", "is of algorithms of the type"},
+		"a password in an address":       {"dora", "/w/{workspace}/assets/new", dataset("source/url", "https://a:b@example.org/x"), "source/url", "Address has a user name or password, which everybody could read"},
+		"a server without a source":      {"dora", "/w/{workspace}/assets/new", dataset("source/endpoint", "https://s3.example"), "source/url", "Address is missing"},
+		"a broker in the clear":          {"dora", "/w/{workspace}/assets/new", dataset("source/url", "https://example.org/x", "source/broker", "http://kbs.example", "source/resource", "a/b/c"), "source/broker", "Your key broker is"},
+		"a redirect to anywhere":         {"dora", "/w/{workspace}/assets/new", dataset("source/url", "https://example.org/x", "source/redirects", "a.example:443\r\nb.example"), "source/redirects", "Redirect 2 is &#34;b.example&#34;; expected HOST:PORT"},
+		"authorities of no kind":         {"dora", "/w/{workspace}/assets/new", dataset("source/url", "https://example.org/x", "source/authorities", "x"), "source/authorities", "is not made of certificates"},
+		"another encryption":             {"dora", "/w/{workspace}/assets/new", dataset("source/url", "https://example.org/x", "source/encryption", "gpg"), "source/encryption", "expected one of"},
+		"a disk of no whole MiB":         {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "scratch", "auto", "scratch_bytes", "1 GB"), "scratch_bytes", "Size of the disk is 1000000000; expected a multiple of 1048576 (1 MiB)"},
+		"a disk that there shall not be": {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "scratch", "never", "scratch_bytes", "1 GiB"), "scratch_bytes", "give the one or the other"},
+		"a disk in another word":         {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "scratch", "yes"), "scratch", "Keep inputs on a disk is"},
+		"a dataset's name":               {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "rows", "1", "datasets/0/name", "../x"), "datasets/0/name", "File name is"},
+		"a time to live":                 {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "ttl", "soon"), "ttl", "is not a time such as"},
+		"an environment":                 {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "algorithm/env", "novalue"), "algorithm/env", "has the line"},
+		"nobody who approves":            {"carl", "/w/{workspace}/computations/new", form("name", "x", "tee", "sim", "approve", "chosen"), "approvers", "Choose at least one"},
+		"an address":                     {"ada", "/w/{workspace}/invitations/new", form("email", "nobody", "role", "member"), "email", "Email address is not an email address"},
+		"a host's name":                  {"olga", "/hosts/enrol", form("name", "A B", "ttl", "1h"), "name", "Name of the host is"},
+		"two passwords":                  {"stan", "/settings/password", form("old", "x", "new", "correct horse battery", "again", "another"), "again", "is another password than the first"},
+		"a token's life":                 {"stan", "/settings/tokens", form("name", "x", "days", "4000"), "token-days", "must be a whole number from 1 to 366"},
+		"a new user's address":           {"olga", "/users/new", form("email", ""), "email", "Email address is missing"},
+		"an approval that is none":       {"rita", "/c/{frozen}/approve", form("approval_text", "{}"), "approval", "is not what cocos-cli manifest approve prints"},
+		"an approval by somebody else":   {"dora", "/c/{frozen}/approve", form("approval_text", jsonText(w, w.approval)), "", ""},
+		"a file to import that is none":  {"nemo", "/w/{workspace}/computations/import", form("file_text", "{"), "", ""},
+		"days that are too many":         {"olga", "/service", form("sign-up", "invitation", "invitation-days", "1000"), "invitation-days", "expected a number of days"},
 	} {
 		r := w.browse(tc.who).post(w.path(tc.path, false), tc.form)
 		if tc.field == "" {

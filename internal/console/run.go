@@ -68,8 +68,11 @@ func stepOf(e *computations.Entry) string {
 	case vm.EventReady:
 		return "ready"
 	case vm.EventInput:
-		if e.Attributes["kind"] == "algorithm" {
+		switch e.Attributes["kind"] {
+		case "algorithm":
 			return "algorithm"
+		case "file":
+			return "file:" + e.Attributes["name"]
 		}
 		return "dataset:" + e.Attributes["name"]
 	case vm.EventState:
@@ -90,6 +93,9 @@ func progressOf(f *manifest.Frozen, events []computations.Entry) (steps []step, 
 	steps = []step{{ID: "host", Text: "A host takes the run"}, {ID: "boot", Text: "The VM boots"}, {ID: "ready", Text: "The agent is ready"}}
 	if f != nil {
 		steps = append(steps, step{ID: "algorithm", Text: "The algorithm is there"})
+		for _, file := range f.Algorithm.Files {
+			steps = append(steps, step{ID: "file:" + file.Name, Text: "Its file " + file.Name + " is there"})
+		}
 		for _, d := range f.Datasets {
 			steps = append(steps, step{ID: "dataset:" + d.Name, Text: "The dataset " + d.Name + " is there"})
 		}

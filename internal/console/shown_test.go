@@ -114,12 +114,14 @@ func TestCommandsShown(t *testing.T) {
 			return nil
 		}))
 	}
-	todo, err := os.ReadFile("../computations/testdata/todo.txt")
-	w.check(err)
-	for line := range strings.Lines(string(todo)) {
-		note(line)
-		if command, ok := strings.CutPrefix(strings.TrimSpace(line), "$ "); ok {
-			flags(command)
+	for _, file := range []string{"todo.txt", "todo-inputs.txt"} {
+		todo, err := os.ReadFile("../computations/testdata/" + file)
+		w.check(err)
+		for line := range strings.Lines(string(todo)) {
+			note(line)
+			if command, ok := strings.CutPrefix(strings.TrimSpace(line), "$ "); ok {
+				flags(command)
+			}
 		}
 	}
 	got := strings.Join(slices.Sorted(maps.Keys(found)), "\n") + "\n"

@@ -49,11 +49,12 @@ func (x *tx) PutKey(k key) error {
 	return keyTable.put(x, storedKey{key: k, fingerprint: k.Public.Fingerprint()})
 }
 
-var assets = newTable("assets", "id workspace_id owner_id name kind description sha256 size unpacked_max type image_name image_config created retired commitment", 1,
+var assets = newTable("assets", "id workspace_id owner_id name kind description sha256 size unpacked_max type image_name image_config created retired commitment files python source", 1,
 	", u.email", "JOIN users u ON u.id = t.owner_id",
 	func(a *asset) []any {
 		return []any{&a.ID, &a.Workspace, &a.Owner, &a.Name, &a.Kind, &a.Description, sum{sum: (*[32]byte)(&a.SHA256)},
-			&a.Size, &a.UnpackedMax, &a.Type, &a.ImageName, digest(&a.ImageConfig), moment{&a.Created}, moment{&a.Retired}, sum{sum: (*[32]byte)(&a.Commitment), null: true}, &a.Email}
+			&a.Size, &a.UnpackedMax, &a.Type, &a.ImageName, digest(&a.ImageConfig), moment{&a.Created}, moment{&a.Retired}, sum{sum: (*[32]byte)(&a.Commitment), null: true},
+			doc{&a.Files}, doc{&a.Python}, doc{&a.Source}, &a.Email}
 	})
 
 func (x *tx) Asset(a id) (asset, error) { return assets.one(x, "WHERE t.id = $1", a) }

@@ -169,9 +169,12 @@ func testKeys(t *testing.T, s *store.Store) {
 func testAssets(t *testing.T, s *store.Store) {
 	w := newWorld(t, s)
 	a := computations.Asset{ID: "a1", Workspace: w.ws.ID, Owner: w.ann.ID, Name: "scans", Kind: computations.AssetDataset, Description: "d",
-		SHA256: manifest.Sum([]byte("x")), Size: 1 << 40, UnpackedMax: 1 << 41, Created: now, Email: w.ann.Email}
+		SHA256: manifest.Sum([]byte("x")), Size: 1 << 40, UnpackedMax: 1 << 41, Created: now, Email: w.ann.Email,
+		Source: manifest.Source{URL: "s3://b/k", Endpoint: "https://s3.example", Region: "eu", Encryption: manifest.Age, Broker: "https://kbs.example", Resource: "a/b/c", Redirects: []string{"cdn.example:443"}, Authorities: "-----BEGIN…\n"}}
 	b := computations.Asset{ID: "a2", Workspace: w.ws.ID, Owner: w.bob.ID, Name: "mean", Kind: computations.AssetAlgorithm,
-		SHA256: manifest.Sum([]byte("y")), Type: manifest.Container, ImageName: "mean:2", ImageConfig: manifest.Sum([]byte("z")), UnpackedMax: 5, Email: w.bob.Email}
+		SHA256: manifest.Sum([]byte("y")), Type: manifest.Container, ImageName: "mean:2", ImageConfig: manifest.Sum([]byte("z")), UnpackedMax: 5, Email: w.bob.Email,
+		Files:  []manifest.File{{Name: "requirements.txt", SHA256: manifest.Sum([]byte("r")), Size: 3}, {Name: "wheels", Commitment: manifest.Commitment{8}, Size: 1 << 40, UnpackedMax: 1 << 41}},
+		Python: manifest.Packages{Requirements: "requirements.txt", Wheels: "wheels"}}
 	c := computations.Asset{ID: "a3", Workspace: w.ws.ID, Owner: w.bob.ID, Kind: computations.AssetDataset, Retired: now, Email: w.bob.Email}
 	d := computations.Asset{ID: "a4", Workspace: w.other.ID, Owner: w.bob.ID, Kind: computations.AssetDataset, Email: w.bob.Email}
 	update(t, s, func(wr writer) error {

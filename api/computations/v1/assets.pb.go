@@ -51,7 +51,13 @@ type Asset struct {
 	// Of a container: SHA-256 of the image's config, 32 bytes.
 	ImageConfig []byte `protobuf:"bytes,15,opt,name=image_config,json=imageConfig,proto3" json:"image_config,omitempty"`
 	// In place of sha256, which then is empty: a salted commitment to it, 32 bytes.
-	Commitment    []byte `protobuf:"bytes,16,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	Commitment []byte `protobuf:"bytes,16,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	// Of an algorithm: what comes beside the program, from its provider.
+	Files []*File `protobuf:"bytes,17,rep,name=files,proto3" json:"files,omitempty"`
+	// Of an algorithm in Python; absent: none.
+	Python *Packages `protobuf:"bytes,18,opt,name=python,proto3" json:"python,omitempty"`
+	// Of a dataset: where the agent itself takes it from; absent: it is uploaded.
+	Source        *Source `protobuf:"bytes,19,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +204,275 @@ func (x *Asset) GetCommitment() []byte {
 	return nil
 }
 
+func (x *Asset) GetFiles() []*File {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *Asset) GetPython() *Packages {
+	if x != nil {
+		return x.Python
+	}
+	return nil
+}
+
+func (x *Asset) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+// File is a file or folder beside an algorithm.
+type File struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its entry in the folder that the algorithm finds them in; each once.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// As of an asset: the one or the other.
+	Sha256     []byte `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Commitment []byte `protobuf:"bytes,3,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	Size       int64  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	// A folder: at most so many bytes come out of its archive. Zero for a file.
+	UnpackedMax   int64 `protobuf:"varint,5,opt,name=unpacked_max,json=unpackedMax,proto3" json:"unpacked_max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *File) Reset() {
+	*x = File{}
+	mi := &file_computations_v1_assets_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *File) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*File) ProtoMessage() {}
+
+func (x *File) ProtoReflect() protoreflect.Message {
+	mi := &file_computations_v1_assets_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use File.ProtoReflect.Descriptor instead.
+func (*File) Descriptor() ([]byte, []int) {
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *File) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *File) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *File) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
+func (x *File) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *File) GetUnpackedMax() int64 {
+	if x != nil {
+		return x.UnpackedMax
+	}
+	return 0
+}
+
+// Packages are installed for a script in Python before it starts, without a
+// network. Both members name files.
+type Packages struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The requirements.txt.
+	Requirements string `protobuf:"bytes,1,opt,name=requirements,proto3" json:"requirements,omitempty"`
+	// The folder of wheels.
+	Wheels        string `protobuf:"bytes,2,opt,name=wheels,proto3" json:"wheels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Packages) Reset() {
+	*x = Packages{}
+	mi := &file_computations_v1_assets_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Packages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Packages) ProtoMessage() {}
+
+func (x *Packages) ProtoReflect() protoreflect.Message {
+	mi := &file_computations_v1_assets_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Packages.ProtoReflect.Descriptor instead.
+func (*Packages) Descriptor() ([]byte, []int) {
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Packages) GetRequirements() string {
+	if x != nil {
+		return x.Requirements
+	}
+	return ""
+}
+
+func (x *Packages) GetWheels() string {
+	if x != nil {
+		return x.Wheels
+	}
+	return ""
+}
+
+// Source is where the agent takes a dataset from. Nothing in it is secret: it
+// stands in the manifest, which every party reads. Together its texts have at most
+// 32 KiB.
+type Source struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "https://…", "http://…", "s3://BUCKET/KEY", "oci://HOST/REPOSITORY@sha256:…"
+	// or "oci+http://…".
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// With s3:// only: the server, and its region, which may be empty.
+	Endpoint string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Region   string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	// "age", "ocicrypt", or empty: what is there is the dataset itself.
+	Encryption string `protobuf:"bytes,4,opt,name=encryption,proto3" json:"encryption,omitempty"`
+	// The owner's key broker, and what it has there, "REPOSITORY/TYPE/TAG". Both
+	// empty: the owner's own client hands over what it takes.
+	Broker   string `protobuf:"bytes,5,opt,name=broker,proto3" json:"broker,omitempty"`
+	Resource string `protobuf:"bytes,6,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Other servers, HOST:PORT, that these may send the agent to.
+	Redirects []string `protobuf:"bytes,7,rep,name=redirects,proto3" json:"redirects,omitempty"`
+	// Certificates in PEM that alone vouch for all these servers; empty: the public
+	// ones do.
+	Authorities   string `protobuf:"bytes,8,opt,name=authorities,proto3" json:"authorities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Source) Reset() {
+	*x = Source{}
+	mi := &file_computations_v1_assets_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Source) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Source) ProtoMessage() {}
+
+func (x *Source) ProtoReflect() protoreflect.Message {
+	mi := &file_computations_v1_assets_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Source.ProtoReflect.Descriptor instead.
+func (*Source) Descriptor() ([]byte, []int) {
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Source) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Source) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Source) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Source) GetEncryption() string {
+	if x != nil {
+		return x.Encryption
+	}
+	return ""
+}
+
+func (x *Source) GetBroker() string {
+	if x != nil {
+		return x.Broker
+	}
+	return ""
+}
+
+func (x *Source) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Source) GetRedirects() []string {
+	if x != nil {
+		return x.Redirects
+	}
+	return nil
+}
+
+func (x *Source) GetAuthorities() string {
+	if x != nil {
+		return x.Authorities
+	}
+	return ""
+}
+
 type CreateAssetRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	WorkspaceId string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
@@ -212,14 +487,18 @@ type CreateAssetRequest struct {
 	ImageName   string `protobuf:"bytes,9,opt,name=image_name,json=imageName,proto3" json:"image_name,omitempty"`
 	ImageConfig []byte `protobuf:"bytes,10,opt,name=image_config,json=imageConfig,proto3" json:"image_config,omitempty"`
 	// In place of sha256, as in Asset.
-	Commitment    []byte `protobuf:"bytes,11,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	Commitment []byte `protobuf:"bytes,11,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	// As in Asset.
+	Files         []*File   `protobuf:"bytes,12,rep,name=files,proto3" json:"files,omitempty"`
+	Python        *Packages `protobuf:"bytes,13,opt,name=python,proto3" json:"python,omitempty"`
+	Source        *Source   `protobuf:"bytes,14,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateAssetRequest) Reset() {
 	*x = CreateAssetRequest{}
-	mi := &file_computations_v1_assets_proto_msgTypes[1]
+	mi := &file_computations_v1_assets_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -231,7 +510,7 @@ func (x *CreateAssetRequest) String() string {
 func (*CreateAssetRequest) ProtoMessage() {}
 
 func (x *CreateAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[1]
+	mi := &file_computations_v1_assets_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -244,7 +523,7 @@ func (x *CreateAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAssetRequest.ProtoReflect.Descriptor instead.
 func (*CreateAssetRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{1}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateAssetRequest) GetWorkspaceId() string {
@@ -324,6 +603,27 @@ func (x *CreateAssetRequest) GetCommitment() []byte {
 	return nil
 }
 
+func (x *CreateAssetRequest) GetFiles() []*File {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *CreateAssetRequest) GetPython() *Packages {
+	if x != nil {
+		return x.Python
+	}
+	return nil
+}
+
+func (x *CreateAssetRequest) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 type CreateAssetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Asset         *Asset                 `protobuf:"bytes,1,opt,name=asset,proto3" json:"asset,omitempty"`
@@ -333,7 +633,7 @@ type CreateAssetResponse struct {
 
 func (x *CreateAssetResponse) Reset() {
 	*x = CreateAssetResponse{}
-	mi := &file_computations_v1_assets_proto_msgTypes[2]
+	mi := &file_computations_v1_assets_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -345,7 +645,7 @@ func (x *CreateAssetResponse) String() string {
 func (*CreateAssetResponse) ProtoMessage() {}
 
 func (x *CreateAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[2]
+	mi := &file_computations_v1_assets_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -358,7 +658,7 @@ func (x *CreateAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAssetResponse.ProtoReflect.Descriptor instead.
 func (*CreateAssetResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{2}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateAssetResponse) GetAsset() *Asset {
@@ -383,7 +683,7 @@ type ListAssetsRequest struct {
 
 func (x *ListAssetsRequest) Reset() {
 	*x = ListAssetsRequest{}
-	mi := &file_computations_v1_assets_proto_msgTypes[3]
+	mi := &file_computations_v1_assets_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +695,7 @@ func (x *ListAssetsRequest) String() string {
 func (*ListAssetsRequest) ProtoMessage() {}
 
 func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[3]
+	mi := &file_computations_v1_assets_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +708,7 @@ func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssetsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssetsRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{3}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListAssetsRequest) GetWorkspaceId() string {
@@ -456,7 +756,7 @@ type ListAssetsResponse struct {
 
 func (x *ListAssetsResponse) Reset() {
 	*x = ListAssetsResponse{}
-	mi := &file_computations_v1_assets_proto_msgTypes[4]
+	mi := &file_computations_v1_assets_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +768,7 @@ func (x *ListAssetsResponse) String() string {
 func (*ListAssetsResponse) ProtoMessage() {}
 
 func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[4]
+	mi := &file_computations_v1_assets_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +781,7 @@ func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssetsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssetsResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{4}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListAssetsResponse) GetAssets() []*Asset {
@@ -507,7 +807,7 @@ type GetAssetRequest struct {
 
 func (x *GetAssetRequest) Reset() {
 	*x = GetAssetRequest{}
-	mi := &file_computations_v1_assets_proto_msgTypes[5]
+	mi := &file_computations_v1_assets_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +819,7 @@ func (x *GetAssetRequest) String() string {
 func (*GetAssetRequest) ProtoMessage() {}
 
 func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[5]
+	mi := &file_computations_v1_assets_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +832,7 @@ func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAssetRequest.ProtoReflect.Descriptor instead.
 func (*GetAssetRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{5}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetAssetRequest) GetAssetId() string {
@@ -551,7 +851,7 @@ type GetAssetResponse struct {
 
 func (x *GetAssetResponse) Reset() {
 	*x = GetAssetResponse{}
-	mi := &file_computations_v1_assets_proto_msgTypes[6]
+	mi := &file_computations_v1_assets_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +863,7 @@ func (x *GetAssetResponse) String() string {
 func (*GetAssetResponse) ProtoMessage() {}
 
 func (x *GetAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[6]
+	mi := &file_computations_v1_assets_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +876,7 @@ func (x *GetAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAssetResponse.ProtoReflect.Descriptor instead.
 func (*GetAssetResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{6}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetAssetResponse) GetAsset() *Asset {
@@ -597,7 +897,7 @@ type EditAssetRequest struct {
 
 func (x *EditAssetRequest) Reset() {
 	*x = EditAssetRequest{}
-	mi := &file_computations_v1_assets_proto_msgTypes[7]
+	mi := &file_computations_v1_assets_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +909,7 @@ func (x *EditAssetRequest) String() string {
 func (*EditAssetRequest) ProtoMessage() {}
 
 func (x *EditAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[7]
+	mi := &file_computations_v1_assets_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +922,7 @@ func (x *EditAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditAssetRequest.ProtoReflect.Descriptor instead.
 func (*EditAssetRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{7}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EditAssetRequest) GetAssetId() string {
@@ -654,7 +954,7 @@ type EditAssetResponse struct {
 
 func (x *EditAssetResponse) Reset() {
 	*x = EditAssetResponse{}
-	mi := &file_computations_v1_assets_proto_msgTypes[8]
+	mi := &file_computations_v1_assets_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +966,7 @@ func (x *EditAssetResponse) String() string {
 func (*EditAssetResponse) ProtoMessage() {}
 
 func (x *EditAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[8]
+	mi := &file_computations_v1_assets_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +979,7 @@ func (x *EditAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditAssetResponse.ProtoReflect.Descriptor instead.
 func (*EditAssetResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{8}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{11}
 }
 
 type RetireAssetRequest struct {
@@ -691,7 +991,7 @@ type RetireAssetRequest struct {
 
 func (x *RetireAssetRequest) Reset() {
 	*x = RetireAssetRequest{}
-	mi := &file_computations_v1_assets_proto_msgTypes[9]
+	mi := &file_computations_v1_assets_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +1003,7 @@ func (x *RetireAssetRequest) String() string {
 func (*RetireAssetRequest) ProtoMessage() {}
 
 func (x *RetireAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[9]
+	mi := &file_computations_v1_assets_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +1016,7 @@ func (x *RetireAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAssetRequest.ProtoReflect.Descriptor instead.
 func (*RetireAssetRequest) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{9}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RetireAssetRequest) GetAssetId() string {
@@ -734,7 +1034,7 @@ type RetireAssetResponse struct {
 
 func (x *RetireAssetResponse) Reset() {
 	*x = RetireAssetResponse{}
-	mi := &file_computations_v1_assets_proto_msgTypes[10]
+	mi := &file_computations_v1_assets_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +1046,7 @@ func (x *RetireAssetResponse) String() string {
 func (*RetireAssetResponse) ProtoMessage() {}
 
 func (x *RetireAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_computations_v1_assets_proto_msgTypes[10]
+	mi := &file_computations_v1_assets_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,14 +1059,14 @@ func (x *RetireAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAssetResponse.ProtoReflect.Descriptor instead.
 func (*RetireAssetResponse) Descriptor() ([]byte, []int) {
-	return file_computations_v1_assets_proto_rawDescGZIP(), []int{10}
+	return file_computations_v1_assets_proto_rawDescGZIP(), []int{13}
 }
 
 var File_computations_v1_assets_proto protoreflect.FileDescriptor
 
 const file_computations_v1_assets_proto_rawDesc = "" +
 	"\n" +
-	"\x1ccomputations/v1/assets.proto\x12\x15cocos.computations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x03\n" +
+	"\x1ccomputations/v1/assets.proto\x12\x15cocos.computations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x05\n" +
 	"\x05Asset\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fworkspace_id\x18\x02 \x01(\tR\vworkspaceId\x12\x19\n" +
@@ -788,7 +1088,32 @@ const file_computations_v1_assets_proto_rawDesc = "" +
 	"\fimage_config\x18\x0f \x01(\fR\vimageConfig\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\x10 \x01(\fR\n" +
-	"commitment\"\xc6\x02\n" +
+	"commitment\x121\n" +
+	"\x05files\x18\x11 \x03(\v2\x1b.cocos.computations.v1.FileR\x05files\x127\n" +
+	"\x06python\x18\x12 \x01(\v2\x1f.cocos.computations.v1.PackagesR\x06python\x125\n" +
+	"\x06source\x18\x13 \x01(\v2\x1d.cocos.computations.v1.SourceR\x06source\"\x89\x01\n" +
+	"\x04File\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x03 \x01(\fR\n" +
+	"commitment\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12!\n" +
+	"\funpacked_max\x18\x05 \x01(\x03R\vunpackedMax\"F\n" +
+	"\bPackages\x12\"\n" +
+	"\frequirements\x18\x01 \x01(\tR\frequirements\x12\x16\n" +
+	"\x06wheels\x18\x02 \x01(\tR\x06wheels\"\xe2\x01\n" +
+	"\x06Source\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1a\n" +
+	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"encryption\x18\x04 \x01(\tR\n" +
+	"encryption\x12\x16\n" +
+	"\x06broker\x18\x05 \x01(\tR\x06broker\x12\x1a\n" +
+	"\bresource\x18\x06 \x01(\tR\bresource\x12\x1c\n" +
+	"\tredirects\x18\a \x03(\tR\tredirects\x12 \n" +
+	"\vauthorities\x18\b \x01(\tR\vauthorities\"\xe9\x03\n" +
 	"\x12CreateAssetRequest\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -804,7 +1129,10 @@ const file_computations_v1_assets_proto_rawDesc = "" +
 	" \x01(\fR\vimageConfig\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\v \x01(\fR\n" +
-	"commitment\"I\n" +
+	"commitment\x121\n" +
+	"\x05files\x18\f \x03(\v2\x1b.cocos.computations.v1.FileR\x05files\x127\n" +
+	"\x06python\x18\r \x01(\v2\x1f.cocos.computations.v1.PackagesR\x06python\x125\n" +
+	"\x06source\x18\x0e \x01(\v2\x1d.cocos.computations.v1.SourceR\x06source\"I\n" +
 	"\x13CreateAssetResponse\x122\n" +
 	"\x05asset\x18\x01 \x01(\v2\x1c.cocos.computations.v1.AssetR\x05asset\"\xa0\x01\n" +
 	"\x11ListAssetsRequest\x12!\n" +
@@ -849,42 +1177,51 @@ func file_computations_v1_assets_proto_rawDescGZIP() []byte {
 	return file_computations_v1_assets_proto_rawDescData
 }
 
-var file_computations_v1_assets_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_computations_v1_assets_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_computations_v1_assets_proto_goTypes = []any{
 	(*Asset)(nil),                 // 0: cocos.computations.v1.Asset
-	(*CreateAssetRequest)(nil),    // 1: cocos.computations.v1.CreateAssetRequest
-	(*CreateAssetResponse)(nil),   // 2: cocos.computations.v1.CreateAssetResponse
-	(*ListAssetsRequest)(nil),     // 3: cocos.computations.v1.ListAssetsRequest
-	(*ListAssetsResponse)(nil),    // 4: cocos.computations.v1.ListAssetsResponse
-	(*GetAssetRequest)(nil),       // 5: cocos.computations.v1.GetAssetRequest
-	(*GetAssetResponse)(nil),      // 6: cocos.computations.v1.GetAssetResponse
-	(*EditAssetRequest)(nil),      // 7: cocos.computations.v1.EditAssetRequest
-	(*EditAssetResponse)(nil),     // 8: cocos.computations.v1.EditAssetResponse
-	(*RetireAssetRequest)(nil),    // 9: cocos.computations.v1.RetireAssetRequest
-	(*RetireAssetResponse)(nil),   // 10: cocos.computations.v1.RetireAssetResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*File)(nil),                  // 1: cocos.computations.v1.File
+	(*Packages)(nil),              // 2: cocos.computations.v1.Packages
+	(*Source)(nil),                // 3: cocos.computations.v1.Source
+	(*CreateAssetRequest)(nil),    // 4: cocos.computations.v1.CreateAssetRequest
+	(*CreateAssetResponse)(nil),   // 5: cocos.computations.v1.CreateAssetResponse
+	(*ListAssetsRequest)(nil),     // 6: cocos.computations.v1.ListAssetsRequest
+	(*ListAssetsResponse)(nil),    // 7: cocos.computations.v1.ListAssetsResponse
+	(*GetAssetRequest)(nil),       // 8: cocos.computations.v1.GetAssetRequest
+	(*GetAssetResponse)(nil),      // 9: cocos.computations.v1.GetAssetResponse
+	(*EditAssetRequest)(nil),      // 10: cocos.computations.v1.EditAssetRequest
+	(*EditAssetResponse)(nil),     // 11: cocos.computations.v1.EditAssetResponse
+	(*RetireAssetRequest)(nil),    // 12: cocos.computations.v1.RetireAssetRequest
+	(*RetireAssetResponse)(nil),   // 13: cocos.computations.v1.RetireAssetResponse
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_computations_v1_assets_proto_depIdxs = []int32{
-	11, // 0: cocos.computations.v1.Asset.created:type_name -> google.protobuf.Timestamp
-	11, // 1: cocos.computations.v1.Asset.retired:type_name -> google.protobuf.Timestamp
-	0,  // 2: cocos.computations.v1.CreateAssetResponse.asset:type_name -> cocos.computations.v1.Asset
-	0,  // 3: cocos.computations.v1.ListAssetsResponse.assets:type_name -> cocos.computations.v1.Asset
-	0,  // 4: cocos.computations.v1.GetAssetResponse.asset:type_name -> cocos.computations.v1.Asset
-	1,  // 5: cocos.computations.v1.AssetsService.CreateAsset:input_type -> cocos.computations.v1.CreateAssetRequest
-	3,  // 6: cocos.computations.v1.AssetsService.ListAssets:input_type -> cocos.computations.v1.ListAssetsRequest
-	5,  // 7: cocos.computations.v1.AssetsService.GetAsset:input_type -> cocos.computations.v1.GetAssetRequest
-	7,  // 8: cocos.computations.v1.AssetsService.EditAsset:input_type -> cocos.computations.v1.EditAssetRequest
-	9,  // 9: cocos.computations.v1.AssetsService.RetireAsset:input_type -> cocos.computations.v1.RetireAssetRequest
-	2,  // 10: cocos.computations.v1.AssetsService.CreateAsset:output_type -> cocos.computations.v1.CreateAssetResponse
-	4,  // 11: cocos.computations.v1.AssetsService.ListAssets:output_type -> cocos.computations.v1.ListAssetsResponse
-	6,  // 12: cocos.computations.v1.AssetsService.GetAsset:output_type -> cocos.computations.v1.GetAssetResponse
-	8,  // 13: cocos.computations.v1.AssetsService.EditAsset:output_type -> cocos.computations.v1.EditAssetResponse
-	10, // 14: cocos.computations.v1.AssetsService.RetireAsset:output_type -> cocos.computations.v1.RetireAssetResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	14, // 0: cocos.computations.v1.Asset.created:type_name -> google.protobuf.Timestamp
+	14, // 1: cocos.computations.v1.Asset.retired:type_name -> google.protobuf.Timestamp
+	1,  // 2: cocos.computations.v1.Asset.files:type_name -> cocos.computations.v1.File
+	2,  // 3: cocos.computations.v1.Asset.python:type_name -> cocos.computations.v1.Packages
+	3,  // 4: cocos.computations.v1.Asset.source:type_name -> cocos.computations.v1.Source
+	1,  // 5: cocos.computations.v1.CreateAssetRequest.files:type_name -> cocos.computations.v1.File
+	2,  // 6: cocos.computations.v1.CreateAssetRequest.python:type_name -> cocos.computations.v1.Packages
+	3,  // 7: cocos.computations.v1.CreateAssetRequest.source:type_name -> cocos.computations.v1.Source
+	0,  // 8: cocos.computations.v1.CreateAssetResponse.asset:type_name -> cocos.computations.v1.Asset
+	0,  // 9: cocos.computations.v1.ListAssetsResponse.assets:type_name -> cocos.computations.v1.Asset
+	0,  // 10: cocos.computations.v1.GetAssetResponse.asset:type_name -> cocos.computations.v1.Asset
+	4,  // 11: cocos.computations.v1.AssetsService.CreateAsset:input_type -> cocos.computations.v1.CreateAssetRequest
+	6,  // 12: cocos.computations.v1.AssetsService.ListAssets:input_type -> cocos.computations.v1.ListAssetsRequest
+	8,  // 13: cocos.computations.v1.AssetsService.GetAsset:input_type -> cocos.computations.v1.GetAssetRequest
+	10, // 14: cocos.computations.v1.AssetsService.EditAsset:input_type -> cocos.computations.v1.EditAssetRequest
+	12, // 15: cocos.computations.v1.AssetsService.RetireAsset:input_type -> cocos.computations.v1.RetireAssetRequest
+	5,  // 16: cocos.computations.v1.AssetsService.CreateAsset:output_type -> cocos.computations.v1.CreateAssetResponse
+	7,  // 17: cocos.computations.v1.AssetsService.ListAssets:output_type -> cocos.computations.v1.ListAssetsResponse
+	9,  // 18: cocos.computations.v1.AssetsService.GetAsset:output_type -> cocos.computations.v1.GetAssetResponse
+	11, // 19: cocos.computations.v1.AssetsService.EditAsset:output_type -> cocos.computations.v1.EditAssetResponse
+	13, // 20: cocos.computations.v1.AssetsService.RetireAsset:output_type -> cocos.computations.v1.RetireAssetResponse
+	16, // [16:21] is the sub-list for method output_type
+	11, // [11:16] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_computations_v1_assets_proto_init() }
@@ -898,7 +1235,7 @@ func file_computations_v1_assets_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_computations_v1_assets_proto_rawDesc), len(file_computations_v1_assets_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -54,8 +54,14 @@ type Draft struct {
 	// What the algorithm prints goes to the host's operator, too; every party must
 	// approve.
 	OperatorOutput bool `protobuf:"varint,15,opt,name=operator_output,json=operatorOutput,proto3" json:"operator_output,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Whether a run has a disk for its inputs, which the agent encrypts: "always",
+	// "never", or empty, where the size of the inputs decides.
+	Scratch string `protobuf:"bytes,16,opt,name=scratch,proto3" json:"scratch,omitempty"`
+	// The disk's size in bytes, a multiple of 1 MiB, with scratch empty; zero: as the
+	// inputs need.
+	ScratchBytes  int64 `protobuf:"varint,17,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Draft) Reset() {
@@ -191,6 +197,20 @@ func (x *Draft) GetOperatorOutput() bool {
 		return x.OperatorOutput
 	}
 	return false
+}
+
+func (x *Draft) GetScratch() string {
+	if x != nil {
+		return x.Scratch
+	}
+	return ""
+}
+
+func (x *Draft) GetScratchBytes() int64 {
+	if x != nil {
+		return x.ScratchBytes
+	}
+	return 0
 }
 
 // Release is what one consumer gets beside how the run ended.
@@ -1226,7 +1246,11 @@ type GetComputationResponse struct {
 	Runs []*Run  `protobuf:"bytes,8,rep,name=runs,proto3" json:"runs,omitempty"`
 	Todo []*Todo `protobuf:"bytes,9,rep,name=todo,proto3" json:"todo,omitempty"`
 	// Those to this computation that wait for an answer.
-	Invitations   []*Invitation `protobuf:"bytes,10,rep,name=invitations,proto3" json:"invitations,omitempty"`
+	Invitations []*Invitation `protobuf:"bytes,10,rep,name=invitations,proto3" json:"invitations,omitempty"`
+	// What the manifest says, or would as far as the draft goes: the servers that the
+	// agent may connect to, HOST:PORT, and the size of the disk for inputs; zero: none.
+	Servers       []string `protobuf:"bytes,11,rep,name=servers,proto3" json:"servers,omitempty"`
+	ScratchBytes  int64    `protobuf:"varint,12,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1329,6 +1353,20 @@ func (x *GetComputationResponse) GetInvitations() []*Invitation {
 		return x.Invitations
 	}
 	return nil
+}
+
+func (x *GetComputationResponse) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *GetComputationResponse) GetScratchBytes() int64 {
+	if x != nil {
+		return x.ScratchBytes
+	}
+	return 0
 }
 
 type EditDraftRequest struct {
@@ -2453,7 +2491,7 @@ var File_computations_v1_computations_proto protoreflect.FileDescriptor
 
 const file_computations_v1_computations_proto_rawDesc = "" +
 	"\n" +
-	"\"computations/v1/computations.proto\x12\x15cocos.computations.v1\x1a!computations/v1/invitations.proto\x1a\x1acomputations/v1/runs.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x05\n" +
+	"\"computations/v1/computations.proto\x12\x15cocos.computations.v1\x1a!computations/v1/invitations.proto\x1a\x1acomputations/v1/runs.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x05\n" +
 	"\x05Draft\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x10\n" +
@@ -2471,7 +2509,9 @@ const file_computations_v1_computations_proto_rawDesc = "" +
 	"\x03ttl\x18\f \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
 	"\arelease\x18\r \x03(\v2\x1e.cocos.computations.v1.ReleaseR\arelease\x12\x10\n" +
 	"\x03pad\x18\x0e \x01(\bR\x03pad\x12'\n" +
-	"\x0foperator_output\x18\x0f \x01(\bR\x0eoperatorOutput\x1a7\n" +
+	"\x0foperator_output\x18\x0f \x01(\bR\x0eoperatorOutput\x12\x18\n" +
+	"\ascratch\x18\x10 \x01(\tR\ascratch\x12#\n" +
+	"\rscratch_bytes\x18\x11 \x01(\x03R\fscratchBytes\x1a7\n" +
 	"\tKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +
@@ -2560,7 +2600,7 @@ const file_computations_v1_computations_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\">\n" +
 	"\x15GetComputationRequest\x12%\n" +
-	"\x0ecomputation_id\x18\x01 \x01(\tR\rcomputationId\"\xce\x03\n" +
+	"\x0ecomputation_id\x18\x01 \x01(\tR\rcomputationId\"\x8d\x04\n" +
 	"\x16GetComputationResponse\x12D\n" +
 	"\vcomputation\x18\x01 \x01(\v2\".cocos.computations.v1.ComputationR\vcomputation\x122\n" +
 	"\x05draft\x18\x02 \x01(\v2\x1c.cocos.computations.v1.DraftR\x05draft\x12\x14\n" +
@@ -2572,7 +2612,9 @@ const file_computations_v1_computations_proto_rawDesc = "" +
 	"\x04runs\x18\b \x03(\v2\x1a.cocos.computations.v1.RunR\x04runs\x12/\n" +
 	"\x04todo\x18\t \x03(\v2\x1b.cocos.computations.v1.TodoR\x04todo\x12C\n" +
 	"\vinvitations\x18\n" +
-	" \x03(\v2!.cocos.computations.v1.InvitationR\vinvitations\"\x89\x01\n" +
+	" \x03(\v2!.cocos.computations.v1.InvitationR\vinvitations\x12\x18\n" +
+	"\aservers\x18\v \x03(\tR\aservers\x12#\n" +
+	"\rscratch_bytes\x18\f \x01(\x03R\fscratchBytes\"\x89\x01\n" +
 	"\x10EditDraftRequest\x12%\n" +
 	"\x0ecomputation_id\x18\x01 \x01(\tR\rcomputationId\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x122\n" +

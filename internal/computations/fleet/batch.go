@@ -262,7 +262,7 @@ func (b *batch) replied(s *stream, run *computations.Run, r *reply) error {
 	}
 	b.dirty[run.ID] = true
 	reason := s.name + " refused it: " + r.refused.text
-	if err := b.event(run, "run.refused", reason); err != nil {
+	if err := b.event(run, computations.EventRefused, reason); err != nil {
 		return err
 	}
 	run.Host, run.State, run.Reason = "", computations.RunQueued, reason

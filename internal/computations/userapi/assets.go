@@ -14,18 +14,13 @@ type assets struct {
 }
 
 func (s assets) CreateAsset(ctx context.Context, q *computationsv1.CreateAssetRequest) (*computationsv1.CreateAssetResponse, error) {
-	var content manifest.Content
-	switch n, want := len(q.GetSha256()), len(content.SHA256); {
-	case n == want:
-		content.SHA256 = manifest.Digest(q.GetSha256())
-	case n > 0 || len(q.GetCommitment()) == 0:
-		return nil, invalid("sha256", "has %d bytes; expected %d", n, want)
+	content, err := contentOf("", q.GetSha256(), q.GetCommitment())
+	if err != nil {
+		return nil, err
 	}
-	switch n, want := len(q.GetCommitment()), len(content.Commitment); {
-	case n == want:
-		content.Commitment = manifest.Commitment(q.GetCommitment())
-	case n > 0:
-		return nil, invalid("commitment", "has %d bytes; expected %d", n, want)
+	files, err := filesOf(q.GetFiles())
+	if err != nil {
+		return nil, err
 	}
 	var image manifest.Digest
 	if n := len(q.GetImageConfig()); n != 0 && n != len(image) {
@@ -36,7 +31,8 @@ func (s assets) CreateAsset(ctx context.Context, q *computationsv1.CreateAssetRe
 		Workspace: computations.ID(q.GetWorkspaceId()), Name: q.GetName(), Kind: computations.AssetKind(q.GetKind()),
 		Description: q.GetDescription(), SHA256: content.SHA256, Commitment: content.Commitment, Size: q.GetSize(),
 		UnpackedMax: q.GetUnpackedMax(), Type: manifest.AlgorithmType(q.GetType()),
-		ImageName: q.GetImageName(), ImageConfig: image,
+		ImageName: q.GetImageName(), ImageConfig: image, Files: files,
+		Python: manifest.Packages{Requirements: q.GetPython().GetRequirements(), Wheels: q.GetPython().GetWheels()}, Source: sourceOf(q.GetSource()),
 	})
 	return &computationsv1.CreateAssetResponse{Asset: asset(made)}, err
 }
@@ -75,12 +71,7 @@ func (s assets) RetireAsset(ctx context.Context, q *computationsv1.RetireAssetRe
 }
 
 func asset(a computations.Asset) *computationsv1.Asset {
-	var sum, commitment []byte
-	if a.Content().Committed() {
-		commitment = a.Commitment[:]
-	} else {
-		sum = a.SHA256[:]
-	}
+	sum, commitment := named(a.Content())
 	m := &computationsv1.Asset{
 		Id: string(a.ID), WorkspaceId: string(a.Workspace), OwnerId: string(a.Owner), OwnerEmail: a.Email, Name: a.Name,
 		Kind: string(a.Kind), Description: a.Description, Sha256: sum, Commitment: commitment, Size: a.Size, UnpackedMax: a.UnpackedMax,
@@ -89,5 +80,6 @@ func asset(a computations.Asset) *computationsv1.Asset {
 	if a.ImageConfig != (manifest.Digest{}) {
 		m.ImageConfig = a.ImageConfig[:]
 	}
+	inputs(m, &a)
 	return m
 }

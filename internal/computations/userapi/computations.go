@@ -67,7 +67,7 @@ func (s drafts) GetComputation(ctx context.Context, q *computationsv1.GetComputa
 		Todo: each(v.Todo, func(t computations.Todo) *computationsv1.Todo {
 			return &computationsv1.Todo{Action: string(t.Action), Text: t.Text, Command: t.Command}
 		}),
-		Invitations: each(v.Invitations, invitation),
+		Invitations: each(v.Invitations, invitation), Servers: v.Plan.Servers(), ScratchBytes: v.Plan.ScratchBytes,
 	}, nil
 }
 

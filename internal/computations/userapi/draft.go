@@ -28,7 +28,8 @@ func draftOf(m *computationsv1.Draft) (d computations.Draft, err error) {
 		Consumers: words[computations.ID](m.GetConsumerIds()),
 		Outputs:   manifest.Outputs{ResultMax: m.GetResultMax(), Pad: m.GetPad(), OperatorOutput: m.GetOperatorOutput()},
 		Approvers: words[computations.ID](m.GetApproverIds()),
-		Image:     m.GetImage(),
+		Scratch:   computations.Scratch(m.GetScratch()), ScratchBytes: m.GetScratchBytes(),
+		Image: m.GetImage(),
 	}
 	for _, s := range m.GetDatasets() {
 		d.Datasets = append(d.Datasets, computations.DatasetSlot{
@@ -61,7 +62,7 @@ func draft(d *computations.Draft) *computationsv1.Draft {
 			},
 		},
 		ConsumerIds: texts(d.Consumers), ResultMax: d.Outputs.ResultMax, Pad: d.Outputs.Pad, OperatorOutput: d.Outputs.OperatorOutput, ApproverIds: texts(d.Approvers),
-		Keys: map[string]string{}, Image: d.Image, Ttl: span(d.TTL),
+		Keys: map[string]string{}, Image: d.Image, Ttl: span(d.TTL), Scratch: string(d.Scratch), ScratchBytes: d.ScratchBytes,
 	}
 	for _, s := range d.Datasets {
 		m.Datasets = append(m.Datasets, &computationsv1.DatasetSlot{Name: s.Name, ProviderId: string(s.Provider), AssetId: string(s.Asset)})
