@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ultravioletrs/cocos/internal/config"
+	"github.com/ultravioletrs/cocos/internal/manager"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 )
 
@@ -147,6 +148,23 @@ func freeDisk(s *settings, v string) error {
 		return err
 	}
 	s.limits.MinFreeDisk = int64(n) << 20
+	return nil
+}
+
+func scratchLimit(s *settings, v string) error {
+	s.autoScratch, s.limits.MaxScratch = v == "auto", 0
+	switch v {
+	case "auto", "0":
+		return nil
+	case "none":
+		s.limits.MaxScratch = manager.NoLimit
+		return nil
+	}
+	n, err := sizeOf(v, 0, 64*mostMemory)
+	if err != nil {
+		return fmt.Errorf("%w, 0, auto or none", err)
+	}
+	s.limits.MaxScratch = int64(n) << 20
 	return nil
 }
 

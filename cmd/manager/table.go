@@ -95,6 +95,9 @@ func limits() []variable {
 		{Name: "MANAGER_MIN_FREE_DISK", Kind: "size", Unit: "number with M or G", Fallback: "512M",
 			Effect: "What must stay free on the state directory's file system, beside what the VMs may still write.",
 			Set:    freeDisk},
+		{Name: "MANAGER_SCRATCH_MAX", Kind: "size, 0, auto or none", Unit: "number with M or G", Fallback: "auto",
+			Effect: "Scratch disks of all VMs together, for inputs larger than memory, by the sizes in their manifests. `auto`: half of the state directory's file system; `none`: as much as is free; 0: run requests that want one are refused.",
+			Set:    scratchLimit},
 	}
 }
 

@@ -32,6 +32,7 @@ type settings struct {
 	bootTimeout, stopGrace           time.Duration
 	limits                           manager.Limits
 	autoMemory                       bool // limits.MaxMemoryMiB is what the host has
+	autoScratch                      bool // limits.MaxScratch depends on the disk
 	traceURL                         string
 	traceRatio                       float64
 

@@ -146,6 +146,7 @@ func TestEveryVariable(t *testing.T) {
 		"MANAGER_MAX_VCPUS":                          {[]string{"1", "none"}, []string{"0", "many"}},
 		"MANAGER_MAX_VM_MEMORY":                      {[]string{"auto", "none", "64G"}, []string{"0", "64", "1M"}},
 		"MANAGER_MIN_FREE_DISK":                      {[]string{"0M", "10G"}, []string{"10", "-1M"}},
+		"MANAGER_SCRATCH_MAX":                        {[]string{"0", "0M", "auto", "none", "500G", "1048576G"}, []string{"10", "-1M", "1T", "1048577G", "all"}},
 		"MANAGER_QEMU_USE_SUDO":                      {[]string{"true", "false"}, []string{"yes"}},
 		"MANAGER_QEMU_MACHINE":                       {[]string{"q35"}, []string{"pc", "microvm", "q35,x=y"}},
 		"MANAGER_QEMU_SMP_MAXCPUS":                   {[]string{"64", "512"}, []string{"0", "513"}},

@@ -38,6 +38,7 @@ func (h Host) spec(runID string, v verdict, port uint16, usedCIDs map[uint32]boo
 	machine := h.Machine
 	machine.TEE = h.tee(attest.LaunchDigestsOf(v.frozen.Raw))
 	machine.Limits.Life = v.life
+	machine.ScratchBytes = v.frozen.ScratchBytes
 	machine.Net.Forward = netip.AddrPortFrom(h.Forward.Addr, port)
 	if machine.Vsock.Way == vm.VsockKernel {
 		cid, err := freeCID(machine.Vsock.GuestCID, usedCIDs)

@@ -223,16 +223,16 @@ func (j *judgement) life(asked uint32, l Limits) int {
 }
 
 // fits refuses inputs that the VM's memory can't hold: that is where they go, with
-// what archives among them unpack to.
+// what archives among them unpack to, unless the manifest asks for a scratch disk.
 func (j *judgement) fits(f *manifest.Frozen, host Host) {
-	// No overflow: at most 514 sizes of at most 2^50 bytes.
-	total := f.Algorithm.Size + f.Algorithm.Image.UnpackedMax
-	for _, d := range f.Datasets {
-		total += d.Size + d.UnpackedMax
-	}
+	total := f.MemoryNeed()
 	room := int64(host.Machine.Memory.MiB)<<20 - guestReserve
-	if total > room {
-		j.add(NoCapacity, "manifest/datasets", "ask for a host whose VMs have more memory (MANAGER_QEMU_MEMORY_SIZE)",
+	switch {
+	case total > room && f.ScratchBytes > 0:
+		j.add(NoCapacity, "manifest/algorithm", "ask for a host whose VMs have more memory (MANAGER_QEMU_MEMORY_SIZE)",
+			"has %d bytes that can't be on the scratch disk; a VM of this host has room for %d", total, max(room, 0))
+	case total > room:
+		j.add(NoCapacity, "manifest/datasets", "ask for a host whose VMs have more memory (MANAGER_QEMU_MEMORY_SIZE), or freeze the manifest with scratch_bytes",
 			"and the algorithm have %d bytes with what they unpack to; a VM of this host has room for %d", total, max(room, 0))
 	}
 }
