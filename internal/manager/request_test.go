@@ -126,7 +126,7 @@ func TestJudge(t *testing.T) {
 			[]string{"NO_CAPACITY manifest/datasets"}, ""},
 		"a file that does not fit": {with(func(m *manifest.Manifest) {
 			m.Algorithm.Files = []manifest.File{{Name: "model", SHA256: m.Datasets[0].SHA256, Size: 1, UnpackedMax: 1024<<20 - guestReserve - 30}}
-		}), []string{"NO_CAPACITY manifest/datasets"}, "scratch_bytes"},
+		}), []string{"NO_CAPACITY manifest/datasets"}, "has room for"},
 		"inputs on a scratch disk": {edit: with(func(m *manifest.Manifest) {
 			m.Datasets[0].Size, m.Datasets[0].UnpackedMax, m.ScratchBytes = 1<<40, 1<<40, 3<<40
 		})},
