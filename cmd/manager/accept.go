@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ultravioletrs/cocos/internal/config"
+	"github.com/ultravioletrs/cocos/internal/egress"
 	"github.com/ultravioletrs/cocos/internal/manager"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 )
@@ -165,6 +166,17 @@ func scratchLimit(s *settings, v string) error {
 		return fmt.Errorf("%w, 0, auto or none", err)
 	}
 	s.limits.MaxScratch = int64(n) << 20
+	return nil
+}
+
+func egressAllow(s *settings, v string) error {
+	s.egressAllow = strings.Split(v, ",")
+	for i, e := range s.egressAllow {
+		s.egressAllow[i] = strings.TrimSpace(e)
+	}
+	if _, err := egress.ParseAllow(s.egressAllow); err != nil {
+		return fmt.Errorf("networks and servers with commas, such as 10.1.0.0/16,minio.corp.example:9000 (%w)", err)
+	}
 	return nil
 }
 

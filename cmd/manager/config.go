@@ -74,6 +74,9 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 		Machine: machine, HostData: s.tee.hostData, Limits: limits, Forward: s.forward, GuestPort: s.guestPort,
 		GuestAddress: qemu.DefaultAddress, GuestGateway: qemu.DefaultGateway,
 	}
+	if s.egress {
+		host.Egress = &vm.Egress{Allow: s.egressAllow}
+	}
 	if err := errors.Join(append(machineFaults(host, stateDir), ownAddress(s.forward.Addr))...); err != nil {
 		return manager.Config{}, err
 	}

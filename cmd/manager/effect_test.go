@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func TestVariablesHaveTheirEffect(t *testing.T) {
 		"MANAGER_INSTANCE_ID=host-7", "MANAGER_EOS_VERSION=eos-7", "MANAGER_GRPC_TIMEOUT=7s", "MANAGER_CONTROL_GROUP=ops",
 		"MANAGER_CONTROL_SOCKET="+filepath.Join(dir, "c.sock"), "MANAGER_HTTP_ADDR=127.0.0.1:9907",
 		"MANAGER_BOOT_TIMEOUT=7m", "MANAGER_STOP_GRACE=8500ms", "MANAGER_MAX_TTL=2h", "MANAGER_MAX_VMS=3", "MANAGER_MAX_VCPUS=9",
-		"MANAGER_MAX_VM_MEMORY=20G", "MANAGER_MIN_FREE_DISK=2G", "MANAGER_SCRATCH_MAX=40G",
+		"MANAGER_MAX_VM_MEMORY=20G", "MANAGER_MIN_FREE_DISK=2G", "MANAGER_SCRATCH_MAX=40G", "MANAGER_EGRESS=on", "MANAGER_EGRESS_ALLOW=10.1.0.0/16, minio.corp.example:9000",
 		"MANAGER_QEMU_CPU=EPYC-Rome", "MANAGER_QEMU_SMP_COUNT=3", "MANAGER_QEMU_SMP_MAXCPUS=12", "MANAGER_QEMU_MEM_ID=mem7",
 		"MANAGER_QEMU_MEMORY_SIZE=3G", "MANAGER_QEMU_MEMORY_SLOTS=2", "MANAGER_QEMU_MAX_MEMORY=9G", "MANAGER_QEMU_NO_GRAPHIC=false",
 		"MANAGER_QEMU_MONITOR=none", "MANAGER_QEMU_VSOCK_ID=vs9", "MANAGER_QEMU_VSOCK_GUEST_CID=77", "MANAGER_QEMU_USE_SUDO=true",
@@ -45,6 +46,9 @@ func TestVariablesHaveTheirEffect(t *testing.T) {
 	}
 	if want := (manager.Limits{MaxVMs: 3, MaxMemoryMiB: 20 << 10, MaxVCPUs: 9, MinFreeDisk: 2 << 30, MaxScratch: 40 << 30, MaxLife: 2 * time.Hour}); cfg.Host.Limits != want {
 		t.Errorf("limits %+v, want %+v", cfg.Host.Limits, want)
+	}
+	if e := cfg.Host.Egress; e == nil || !slices.Equal(e.Allow, []string{"10.1.0.0/16", "minio.corp.example:9000"}) {
+		t.Errorf("connections out: %+v", e)
 	}
 	m := cfg.Host.Machine
 	if want := (vm.Limits{Ready: 7 * 60, Stop: 9}); m.Limits != want || m.Vsock.GuestCID != 77 || m.Memory.ID != "mem7" || !m.Sudo {

@@ -147,6 +147,8 @@ func TestEveryVariable(t *testing.T) {
 		"MANAGER_MAX_VM_MEMORY":                      {[]string{"auto", "none", "64G"}, []string{"0", "64", "1M"}},
 		"MANAGER_MIN_FREE_DISK":                      {[]string{"0M", "10G"}, []string{"10", "-1M"}},
 		"MANAGER_SCRATCH_MAX":                        {[]string{"0", "0M", "auto", "none", "500G", "1048576G"}, []string{"10", "-1M", "1T", "1048577G", "all"}},
+		"MANAGER_EGRESS":                             {[]string{"on", "off"}, []string{"true", "1", "yes"}},
+		"MANAGER_EGRESS_ALLOW":                       {nil, []string{"10.0.0.1/8", "example.org", "10.0.0.0/8;10.1.0.0/16", "h:0", "http://h:1", "fe80::1%eth0:1", ","}},
 		"MANAGER_QEMU_USE_SUDO":                      {[]string{"true", "false"}, []string{"yes"}},
 		"MANAGER_QEMU_MACHINE":                       {[]string{"q35"}, []string{"pc", "microvm", "q35,x=y"}},
 		"MANAGER_QEMU_SMP_MAXCPUS":                   {[]string{"64", "512"}, []string{"0", "513"}},
