@@ -16,6 +16,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/agent/session"
 	"github.com/ultravioletrs/cocos/internal/guest"
 	"github.com/ultravioletrs/cocos/internal/runtime"
+	"github.com/ultravioletrs/cocos/internal/source"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -35,6 +36,8 @@ type computation struct {
 	// reports is where the host of a VM with the simulated TEE makes them; nil:
 	// there is none.
 	reports session.Dialer
+	// servers connects to datasets' sources; nil: a net.Dialer does.
+	servers source.Dial
 	// detect finds the machine's TEE, or tsm.ErrNone.
 	detect func() (attest.Attester, error)
 	// checkGuest says whether this machine may run the manifest; nil in a process.
@@ -111,6 +114,7 @@ func (c *computation) serve(ctx context.Context, runner *runtime.Runner, dir, ad
 		Attester:  c.attester,
 		Instance:  instance,
 		Storage:   agent.FolderStorage(dir),
+		Dial:      c.servers,
 		Runner:    runner,
 		Journal:   c.journal,
 		Log:       c.log,
