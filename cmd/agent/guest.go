@@ -26,7 +26,7 @@ func runGuest(ctx context.Context, console io.Writer) error {
 	// lets it.
 	out := egress.Dialer{Host: func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.EgressPort) }}
 	c.servers = out.DialContext
-	c.checkGuest = m.CheckGuest
+	c.checkGuest, c.findScratch = m.CheckGuest, m.FindScratch
 	phases := append(m.Phases(), c.phases()...)
 	phases = append(phases,
 		guest.Phase{Name: "network", Run: func(context.Context) error {
