@@ -57,6 +57,7 @@ var floors = map[string]layer{
 	"internal/dm":                     mechanism,
 	"internal/erofs":                  mechanism,
 	"internal/computations/authority": mechanism,
+	"internal/egress":                 mechanism,
 	"internal/hostcheck":              mechanism,
 	"internal/oci":                    mechanism,
 	"internal/oidc":                   mechanism,

@@ -17,6 +17,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/guest"
 	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/scratch"
+	"github.com/ultravioletrs/cocos/internal/source"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -36,6 +37,8 @@ type computation struct {
 	// reports is where the host of a VM with the simulated TEE makes them; nil:
 	// there is none.
 	reports session.Dialer
+	// servers connects to datasets' sources; nil: a net.Dialer does.
+	servers source.Dial
 	// detect finds the machine's TEE, or tsm.ErrNone.
 	detect func() (attest.Attester, error)
 	// checkGuest says whether this machine may run the manifest; nil in a process.
@@ -134,6 +137,7 @@ func (c *computation) serve(ctx context.Context, runner *runtime.Runner, dir, ad
 		Attester:  c.attester,
 		Instance:  instance,
 		Storage:   agent.FolderStorage(dir),
+		Dial:      c.servers,
 		Scratch:   c.scratch,
 		Runner:    runner,
 		Journal:   c.journal,

@@ -61,6 +61,8 @@ type Config struct {
 	// among all that ever run the manifest.
 	Instance keys.Private
 	Storage  Storage
+	// Scratch is where large inputs are kept; nil: they are kept in Storage.
+	Scratch Scratch
 	// Dial makes the connections to datasets' sources; nil: a net.Dialer does.
 	Dial source.Dial
 	// Release asks the key broker of a source for what source.ParseSecret reads,
@@ -68,9 +70,7 @@ type Config struct {
 	// nil: this agent can't ask.
 	Release func(ctx context.Context, s manifest.Source) ([]byte, error)
 	// Sleep waits between two tries of a source; nil: on the real clock.
-	Sleep func(ctx context.Context, d time.Duration) error
-	// Scratch is where large inputs are kept; nil: they are kept in Storage.
-	Scratch Scratch
+	Sleep   func(ctx context.Context, d time.Duration) error
 	Runner  Runner
 	Journal *journal.Journal
 	// Log leaves the VM.

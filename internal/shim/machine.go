@@ -109,6 +109,11 @@ func (s *shim) bootAndWatch(ctx context.Context, m *machine) error {
 		return err
 	}
 	defer stopReports()
+	stopEgress, err := s.letOut(host)
+	if err != nil {
+		return err
+	}
+	defer stopEgress()
 
 	monitor, err := listen(s.Dir.QMPSocket())
 	if err != nil {
