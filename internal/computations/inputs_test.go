@@ -101,7 +101,11 @@ func TestAssetsWithInputs(t *testing.T) {
 		"files of data":          {data(func(a *c.Asset) { a.Files = packaged("").Files }), "files", "of algorithms"},
 		"packages of data":       {data(func(a *c.Asset) { a.Python = packaged("").Python }), "python/requirements", "of algorithms"},
 		"a source without a URL": {data(func(a *c.Asset) { a.Source.URL = "" }), "source/url", "is missing"},
-		"a password in the URL": {data(func(a *c.Asset) { a.Source.Endpoint = ""; a.Source.Region = ""; a.Source.URL = "https://u:p@x.example/y" }),
+		"a password in the URL": {data(func(a *c.Asset) {
+			a.Source.Endpoint = ""
+			a.Source.Region = ""
+			a.Source.URL = "https://u:p@x.example/y"
+		}),
 			"source/url", "everybody could read"},
 		"no endpoint":            {data(func(a *c.Asset) { a.Source.Endpoint = "" }), "source/endpoint", "is missing"},
 		"another encryption":     {data(func(a *c.Asset) { a.Source.Encryption = "gpg" }), "source/encryption", "expected one of"},

@@ -170,7 +170,7 @@ func receiptClaims(f *manifest.Frozen, run *computations.Run, p *receipt.Predica
 	}
 	compare(p.Manifest == f.Digest, "It is about the manifest of this computation.", "It is about another manifest than this computation's.", p.Manifest.String())
 	compare(p.Run == string(run.ID), "It is about this run.", "It is about another run.", "")
-	compare(sameInputs(f, p), "The algorithm and the datasets are those of the manifest.", "Its algorithm or datasets are not those of the manifest.", "")
+	compare(sameInputs(f, p), "The algorithm, its files and the datasets are those of the manifest.", "Its algorithm, files or datasets are not those of the manifest.", "")
 	if n := len(f.Approvals); n > 0 {
 		missing := 0
 		for _, k := range f.Approvals {
@@ -193,8 +193,14 @@ func receiptClaims(f *manifest.Frozen, run *computations.Run, p *receipt.Predica
 }
 
 func sameInputs(f *manifest.Frozen, p *receipt.Predicate) bool {
-	if (manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment}) != f.Algorithm.Content() || len(p.Datasets) != len(f.Datasets) {
+	if (manifest.Content{SHA256: p.Algorithm, Commitment: p.AlgorithmCommitment}) != f.Algorithm.Content() ||
+		len(p.Datasets) != len(f.Datasets) || len(p.Files) != len(f.Algorithm.Files) {
 		return false
+	}
+	for i, file := range f.Algorithm.Files {
+		if p.Files[i].Name != file.Name || (manifest.Content{SHA256: p.Files[i].SHA256, Commitment: p.Files[i].Commitment}) != file.Content() {
+			return false
+		}
 	}
 	for i, d := range f.Datasets {
 		if p.Datasets[i].Name != d.Name || (manifest.Content{SHA256: p.Datasets[i].SHA256, Commitment: p.Datasets[i].Commitment}) != d.Content() {

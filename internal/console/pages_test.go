@@ -290,6 +290,9 @@ func TestClaims(t *testing.T) {
 		"another manifest":    {func(p *receipt.Predicate, _ *computations.Run) { p.Manifest = manifest.Digest{1} }, "about another manifest"},
 		"another run":         {func(_ *receipt.Predicate, r *computations.Run) { r.ID = "other" }, "about another run"},
 		"another algorithm":   {func(p *receipt.Predicate, _ *computations.Run) { p.Algorithm = manifest.Digest{1} }, "are not those of the manifest"},
+		"a file less":         {func(p *receipt.Predicate, _ *computations.Run) { p.Files = nil }, "are not those of the manifest"},
+		"a file's name":       {func(p *receipt.Predicate, _ *computations.Run) { p.Files[0].Name = "x" }, "are not those of the manifest"},
+		"a file's digest":     {func(p *receipt.Predicate, _ *computations.Run) { p.Files[0].SHA256 = manifest.Digest{1} }, "are not those of the manifest"},
 		"a dataset less":      {func(p *receipt.Predicate, _ *computations.Run) { p.Datasets = nil }, "are not those of the manifest"},
 		"a dataset's name":    {func(p *receipt.Predicate, _ *computations.Run) { p.Datasets[0].Name = "x" }, "are not those of the manifest"},
 		"a dataset's digest":  {func(p *receipt.Predicate, _ *computations.Run) { p.Datasets[0].SHA256 = manifest.Digest{1} }, "are not those of the manifest"},
@@ -297,7 +300,7 @@ func TestClaims(t *testing.T) {
 		"another TEE":         {func(p *receipt.Predicate, _ *computations.Run) { p.TEE = "tdx" }, "ran in Intel TDX"},
 	} {
 		p, other := r.Statement.Predicate, run
-		p.Datasets, p.Approvals = slices.Clone(p.Datasets), slices.Clone(p.Approvals)
+		p.Files, p.Datasets, p.Approvals = slices.Clone(p.Files), slices.Clone(p.Datasets), slices.Clone(p.Approvals)
 		tc.change(&p, &other)
 		if got := console.Differs(console.ReceiptClaims(c.Frozen, &other, &p)); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
