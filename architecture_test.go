@@ -56,6 +56,7 @@ var floors = map[string]layer{
 	"internal/config":                 mechanism,
 	"internal/computations/authority": mechanism,
 	"internal/hostcheck":              mechanism,
+	"internal/keybroker":              mechanism,
 	"internal/oci":                    mechanism,
 	"internal/oidc":                   mechanism,
 	"internal/qcow2":                  mechanism,
