@@ -104,7 +104,9 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request, c *call) *refusa
 	case enteredFull:
 		return refuse(http.StatusServiceUnavailable, typeBusy, "there are %d sessions; try again", maxSessions)
 	}
-	s.record(c, EventAccepted)
+	if no := s.record(c, EventAccepted); no != nil {
+		return no
+	}
 	s.setCookie(w, ticket)
 	s.answer(w, http.StatusOK, tokenMessage{v.token})
 	return nil
@@ -257,7 +259,9 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, c *call, name 
 	if err != nil {
 		return refuse(http.StatusInternalServerError, typeInternal, "the broker can't encrypt the resource").and(err)
 	}
-	s.record(c, EventReleased)
+	if no := s.record(c, EventReleased); no != nil {
+		return no
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(sealed)
 	return nil

@@ -44,7 +44,7 @@ func (s *Server) refuse(w http.ResponseWriter, c *call, r *refusal) {
 	if r.more != "" {
 		c.Detail += ": " + r.more
 	}
-	s.record(c, EventRefused)
+	_ = s.record(c, EventRefused) // it stays refused
 	if r.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "10")
 	}

@@ -47,9 +47,9 @@ type ServerConfig struct {
 	// that is ErrSecondInstance refuses it; any other is the broker's own trouble.
 	// Several may ask at once.
 	Admit func(Instance) error
-	// Record is told what was released and what was refused. Several may tell at
-	// once. It must not wait for long.
-	Record func(Record)
+	// Record is told what is about to be released, and what was refused. What can't be
+	// recorded is not released. Several may tell at once. It must not wait for long.
+	Record func(Record) error
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -240,9 +240,13 @@ func (c *call) of(v Instance) {
 	c.Instance, c.TEE, c.Simulated = v.Key.Fingerprint(), v.TEE, v.TEE == attest.Sim
 }
 
-func (s *Server) record(c *call, event string) {
+// record wants the owner to know, or refuses.
+func (s *Server) record(c *call, event string) *refusal {
 	c.Event = event
-	s.cfg.Record(c.Record)
+	if err := s.cfg.Record(c.Record); err != nil {
+		return refuse(http.StatusServiceUnavailable, typeInternal, "the broker can't record what it does").and(err)
+	}
+	return nil
 }
 
 // turn lets so many appraise at once.

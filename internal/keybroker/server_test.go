@@ -375,6 +375,30 @@ func TestRefusesResources(t *testing.T) {
 	check("after the session, by token", w.call("GET", "/kbs/v0/resource/"+ownResource, map[string]string{"Authorization": "Bearer " + h.token}, nil), 401, "SessionExpired")
 }
 
+// What can't be recorded is not released.
+func TestReleasesNothingUnrecorded(t *testing.T) {
+	w := newWorld(t, "", nil)
+	h := w.begin()
+	h.prove()
+	if a := h.attest(); a.status != 200 {
+		t.Fatalf("attest: %d %s", a.status, a.body)
+	}
+	w.mute = true
+	a := h.get(ownResource)
+	if kind, detail := a.refusal(t); a.status != 503 || kind != "InternalError" || strings.Contains(string(a.body), "ciphertext") {
+		t.Errorf("%d %s: %s", a.status, kind, detail)
+	}
+	_, err := keybroker.Ask(t.Context(), w.query())
+	var p *keybroker.Problem
+	if !errors.As(err, &p) || !p.Passing {
+		t.Errorf("the client has %v", err)
+	}
+	w.mute = false
+	if _, err := keybroker.Ask(t.Context(), w.query()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRefusesRequests(t *testing.T) {
 	w := newWorld(t, "/kbs", nil)
 	right := func() map[string]any { return map[string]any{"version": "0.4.0", "tee": "sample", "extra-params": ""} }

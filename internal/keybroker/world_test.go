@@ -8,6 +8,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -79,6 +80,7 @@ type world struct {
 	now     time.Time
 	records []keybroker.Record
 	known   map[manifest.Digest]keys.Public
+	mute    bool // nothing can be recorded
 }
 
 func (w *world) clock() time.Time {
@@ -93,10 +95,14 @@ func (w *world) pass(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-func (w *world) record(r keybroker.Record) {
+func (w *world) record(r keybroker.Record) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.mute {
+		return errors.New("the log is full")
+	}
 	w.records = append(w.records, r)
+	return nil
 }
 
 func (w *world) last() (r keybroker.Record) {
