@@ -65,6 +65,7 @@ var floors = map[string]layer{
 	"internal/rpcerr":                 mechanism,
 	"internal/runtime":                mechanism,
 	"internal/sdnotify":               mechanism,
+	"internal/source":                 mechanism,
 	"internal/spool":                  mechanism,
 	"internal/store":                  mechanism,
 	"internal/telemetry":              mechanism,

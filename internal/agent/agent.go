@@ -40,12 +40,13 @@ import (
 	"github.com/ultravioletrs/cocos/internal/bulk"
 	"github.com/ultravioletrs/cocos/internal/callauth"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
+	"github.com/ultravioletrs/cocos/internal/source"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
-// Config of an agent. Required are all but TLS, Approvals, and, in a plain VM,
+// Config of an agent. Required are all but TLS, Approvals, Dial, Release, Sleep, and, in a plain VM,
 // Attester and Instance.
 type Config struct {
 	RunID    string
@@ -60,8 +61,16 @@ type Config struct {
 	// among all that ever run the manifest.
 	Instance keys.Private
 	Storage  Storage
-	Runner   Runner
-	Journal  *journal.Journal
+	// Dial makes the connections to datasets' sources; nil: a net.Dialer does.
+	Dial source.Dial
+	// Release asks the key broker of a source for what source.ParseSecret reads,
+	// until it has an answer or ctx ends; an error is told to the dataset's provider.
+	// nil: this agent can't ask.
+	Release func(ctx context.Context, s manifest.Source) ([]byte, error)
+	// Sleep waits between two tries of a source; nil: on the real clock.
+	Sleep   func(ctx context.Context, d time.Duration) error
+	Runner  Runner
+	Journal *journal.Journal
 	// Log leaves the VM.
 	Log *slog.Logger
 }
@@ -84,6 +93,9 @@ type Agent struct {
 	runCtx  context.Context // of the algorithm
 	stopRun context.CancelFunc
 	running sync.WaitGroup
+	pullCtx context.Context // of what is taken from sources
+	endPull context.CancelFunc
+	pulls   sync.WaitGroup
 	closing chan struct{} // closed when Serve ends: followers go home
 
 	mu     sync.Mutex
@@ -133,6 +145,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a.runCtx, a.stopRun = context.WithCancel(context.Background())
+	a.pullCtx, a.endPull = context.WithCancel(context.Background())
 	return a, nil
 }
 
@@ -187,6 +200,8 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 	a.cfg.Journal.Emit(vm.EventReady, "the agent awaits its participants", a.readyAttributes())
 	a.cfg.Log.Info("serving", "address", l.Addr().String(), "agent_key", a.Key(), "manifest_digest", digest)
 
+	a.startPulls()
+
 	select {
 	case <-ctx.Done():
 	case err = <-served:
@@ -198,8 +213,8 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 	stopServer(server)
 	<-served
 	for _, in := range a.inputs {
-		if in.file != nil { // no handler is left that could use it
-			in.file.Close()
+		if in.sink != nil { // no handler is left that could use it
+			a.drop(in)
 		}
 	}
 	return errors.Join(err, a.dirs.remove())
@@ -212,6 +227,8 @@ func (a *Agent) stop() {
 		a.cfg.Log.Error("stopping", "error", err)
 	}
 	a.mu.Unlock()
+	a.endPull()
+	a.pulls.Wait()
 	a.stopRun()
 	a.running.Wait()
 	close(a.closing)

@@ -31,7 +31,11 @@ func (a *Agent) State(ctx context.Context, _ *agentv1.StateRequest) (*agentv1.St
 		Limit:          a.limit,
 	}
 	for _, in := range a.inputs {
-		r.Inputs = append(r.Inputs, protoProgress(in.progress()))
+		p := in.progress()
+		if d, ok := a.cfg.Manifest.Dataset(in.ref.name); p.problem != "" && (!ok || !d.Provider.Equal(c.Key)) {
+			p.problem = notYours
+		}
+		r.Inputs = append(r.Inputs, protoProgress(p))
 	}
 	if own := a.results[c.Key.Fingerprint()]; own != nil && c.Role == manifest.Consumer {
 		r.Result = protoResult(own)
@@ -194,6 +198,7 @@ func protoProgress(p progress) *agentv1.InputState {
 	return &agentv1.InputState{
 		Input:    &agentv1.InputRef{Kind: protoKinds[p.ref.kind], Name: p.ref.name},
 		Received: uint64(p.received), Size: uint64(p.size), Complete: p.complete,
+		Pulling: p.pulling, Problem: p.problem,
 	}
 }
 

@@ -38,6 +38,8 @@ const (
 	SizeShort       Reason = "SIZE_SHORT"             // fewer bytes than the manifest says
 	DigestMismatch  Reason = "DIGEST_MISMATCH"        // not the bytes that the manifest names
 	SaltInvalid     Reason = "SALT_INVALID"           // no salt where a commitment takes one, or one elsewhere
+	SecretInvalid   Reason = "SECRET_INVALID"         // not what the dataset's source takes
+	SourceFailed    Reason = "SOURCE_FAILED"          // a dataset can't be had from its source
 	ArchiveRefused  Reason = "ARCHIVE_REFUSED"        // does not unpack safely within its bounds
 	StorageFull     Reason = "STORAGE_FULL"           // no room in the agent
 	WrongState      Reason = "WRONG_STATE"            // not now

@@ -1,0 +1,111 @@
+package source
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"time"
+)
+
+// How long a reader waits for a server. With these it gives up after a quarter of
+// an hour without a byte.
+const (
+	firstPause   = time.Second
+	longestPause = time.Minute
+	mostPauses   = 20
+	defaultStall = time.Minute
+)
+
+// healer waits between tries. It is of one reader.
+type healer struct {
+	ctx    context.Context
+	o      Options
+	pauses int // since something came last
+}
+
+func newHealer(ctx context.Context, o Options) *healer {
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	if o.stall == 0 {
+		o.stall = defaultStall
+	}
+	return &healer{ctx: ctx, o: o}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// came notes that the server sent something.
+func (h *healer) came() {
+	if h.pauses > 0 && h.o.Broken != nil {
+		h.o.Broken(nil)
+	}
+	h.pauses = 0
+}
+
+// pause waits after err and returns nil when it is time to try again, or why one
+// does not.
+func (h *healer) pause(err error) error {
+	err = problemOf(h.ctx, err)
+	var p *Problem
+	if !errors.As(err, &p) || !p.Passing {
+		return err
+	}
+	if h.pauses >= mostPauses {
+		return lasting("%s; given up after %d tries", p.Text, h.pauses+1)
+	}
+	d := min(firstPause<<min(h.pauses, 10), longestPause)
+	h.pauses++
+	if h.o.Broken != nil {
+		h.o.Broken(p)
+	}
+	if err := h.o.Sleep(h.ctx, d); err != nil {
+		return err
+	}
+	return h.ctx.Err()
+}
+
+// try calls f until it succeeds, or fails for good.
+func (h *healer) try(f func() error) error {
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if err := h.pause(err); err != nil {
+			return err
+		}
+	}
+}
+
+// describe puts an error of making a request into words that have nothing of what
+// a server sent.
+func describe(err error) *Problem {
+	var (
+		cert *tls.CertificateVerificationError
+		op   *net.OpError
+		dns  *net.DNSError
+		out  net.Error
+	)
+	switch {
+	case errors.As(err, &cert):
+		return lasting("the certificate of the source's server is not vouched for by the authorities of the manifest's source, or not for this name or time")
+	case errors.As(err, &dns):
+		return passing("the name of the source's server can't be resolved")
+	case errors.As(err, &out) && out.Timeout():
+		return passing("the source's server does not answer in time")
+	case errors.As(err, &op) && op.Op == "dial":
+		return passing("the source's server can't be reached")
+	}
+	return passing("the connection to the source's server broke")
+}
