@@ -67,6 +67,7 @@ by its digest. An upload that was cut goes on where it stopped.`,
 			return a.uploadAndSay(cmd.Context(), p, in, ref)
 		},
 	}
+	cmd.AddCommand(a.provideCmd())
 	a.agentFlags(cmd)
 	skipFlag(cmd, &skip)
 	saltFlag(cmd.Flags(), &salt)

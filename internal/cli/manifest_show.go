@@ -135,6 +135,21 @@ const maxSeconds = math.MaxInt64 / int64(time.Second)
 // of the terminal, and begin the next one as one of ours.
 func packed(s string) string { return strings.Join(strings.Fields(s), " ") }
 
+// sourceLine says where the agent takes a dataset from itself.
+func sourceLine(s manifest.Source) string {
+	text := "taken from " + packed(s.URL)
+	if s.Endpoint != "" {
+		text += " at " + s.Endpoint
+	}
+	if s.Encryption != "" {
+		text += ", encrypted with " + string(s.Encryption)
+	}
+	if s.Broker != "" {
+		text += ", its key from the broker " + s.Broker + " (" + s.Resource + ")"
+	}
+	return text
+}
+
 // summary tells people what a manifest means, with keys as name shows them.
 func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 	var b strings.Builder
@@ -187,6 +202,9 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		}
 		line("dataset", "%s, %s, %s, %s", d.Name, kind, size(d.Size), d.Content())
 		line("", "by %s", name(d.Provider))
+		if s := d.Source; !s.IsZero() {
+			line("", "%s", sourceLine(s))
+		}
 	}
 	for _, k := range f.Consumers {
 		line("consumer", "%s", name(k))

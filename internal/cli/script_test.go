@@ -2,11 +2,15 @@ package cli_test
 
 import (
 	"context"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -59,6 +63,7 @@ func TestScripts(t *testing.T) {
 			"proxy":     cmdProxy,
 			"stalled":   cmdStalled,
 			"manifest":  cmdManifest,
+			"sourceweb": cmdSourceWeb,
 			"noise":     cmdNoise,
 			"flip":      cmdFlip,
 			"mode":      cmdMode,
@@ -114,7 +119,24 @@ func cmdContainer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CONFIG", manifest.Sum(parts.Config).String())
 }
 
+// sourceweb serves the script's folder over TLS, to those alone who know the user
+// alice and her password s3cret, and sets SOURCE_HOST and SOURCE_CA for manifests.
+func cmdSourceWeb(ts *testscript.TestScript, _ bool, _ []string) {
+	files := http.FileServer(http.Dir(ts.Getenv("WORK")))
+	w := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != "s3cret" && !strings.HasSuffix(r.URL.Path, ".age") {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
+	ts.Defer(w.Close)
+	ts.Setenv("SOURCE_HOST", strings.TrimPrefix(w.URL, "https://"))
+	ts.Setenv("SOURCE_CA", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Certificate().Raw})))
+}
+
 // manifest OUT algo=KEY:FILE[:SALT] data=NAME:KEY:PATH[:SALT] consumer=KEY approver=KEY
+// source=NAME:FILE (a dataset's source, SOURCE in its url standing for sourceweb's)
 // release=KEY:PATTERN,… output=KEY pad=N tee=TEE attested=TEE nonce=N writes a frozen
 // manifest; KEY is a prefix of key files, SALT the file of a commitment's salt.
 func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
@@ -151,6 +173,13 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 				ds.UnpackedMax = 1 << 30
 			}
 			m.Datasets = append(m.Datasets, ds)
+		case "source":
+			var s manifest.Source
+			ts.Check(json.Unmarshal([]byte(ts.ReadFile(v[1])), &s))
+			s.Authorities = ts.Getenv("SOURCE_CA")
+			s.URL = strings.Replace(s.URL, "SOURCE", ts.Getenv("SOURCE_HOST"), 1)
+			i := slices.IndexFunc(m.Datasets, func(d manifest.Dataset) bool { return d.Name == v[0] })
+			m.Datasets[i].Source = s
 		case "consumer":
 			m.Consumers = append(m.Consumers, key(v[0]))
 		case "approver":

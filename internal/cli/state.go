@@ -38,6 +38,10 @@ type inputInfo struct {
 	Received int64  `json:"received"`
 	Size     int64  `json:"size"`
 	Complete bool   `json:"complete"`
+	// Pulling: the agent is taking it from its source; Problem: why it does not, or
+	// has to try again.
+	Pulling bool   `json:"pulling,omitempty"`
+	Problem string `json:"problem,omitempty"`
 }
 
 type resultInfo struct {
@@ -105,7 +109,8 @@ func (p *peer) state(ctx context.Context, id *identity) (*stateInfo, error) {
 	}
 	for _, in := range r.GetInputs() {
 		i := inputInfo{Kind: "algorithm", Name: in.GetInput().GetName(),
-			Received: int64(in.GetReceived()), Size: int64(in.GetSize()), Complete: in.GetComplete()}
+			Received: int64(in.GetReceived()), Size: int64(in.GetSize()), Complete: in.GetComplete(),
+			Pulling: in.GetPulling(), Problem: in.GetProblem()}
 		if in.GetInput().GetKind() == agentv1.InputKind_INPUT_KIND_DATASET {
 			i.Kind = "dataset"
 		}
@@ -151,6 +156,9 @@ func (s *stateInfo) text() string {
 	line("manifest", s.Manifest.String())
 	for _, in := range s.Inputs {
 		line(in.Kind, strings.TrimSpace(in.Name+" "+in.progress()))
+		if in.Problem != "" {
+			line("", in.Problem)
+		}
 	}
 	if s.Result != nil {
 		line("result", fmt.Sprintf("%s, sha256 %s", size(s.Result.Size), s.Result.SHA256))
@@ -162,6 +170,8 @@ func (in *inputInfo) progress() string {
 	switch {
 	case in.Complete:
 		return fmt.Sprintf("(%s, verified)", size(in.Size))
+	case in.Pulling:
+		return fmt.Sprintf("(%s of %s, taken from its source)", size(in.Received), size(in.Size))
 	case in.Received > 0:
 		return fmt.Sprintf("(%s of %s)", size(in.Received), size(in.Size))
 	}
