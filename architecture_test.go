@@ -55,6 +55,7 @@ var floors = map[string]layer{
 	"internal/computations":           mechanism,
 	"internal/config":                 mechanism,
 	"internal/computations/authority": mechanism,
+	"internal/egress":                 mechanism,
 	"internal/hostcheck":              mechanism,
 	"internal/keybroker":              mechanism,
 	"internal/oci":                    mechanism,
