@@ -21,6 +21,7 @@ func runGuest(ctx context.Context, console io.Writer) error {
 	m := new(guest.Machine)
 	c := newComputation(func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.SessionPort) }, console)
 	c.reports = func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.ReportPort) }
+	c.out = func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.EgressPort) }
 	c.checkGuest = m.CheckGuest
 	phases := append(m.Phases(), c.phases()...)
 	phases = append(phases,
