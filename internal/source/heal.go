@@ -105,7 +105,7 @@ func describe(err error) *Problem {
 	case errors.As(err, &out) && out.Timeout():
 		return passing("the source's server does not answer in time")
 	case errors.As(err, &op) && op.Op == "dial":
-		return passing("the source's server can't be reached")
+		return passing("the source's server can't be reached: %.120s", op.Err) // of the system, or of the way out
 	}
 	return passing("the connection to the source's server broke")
 }

@@ -262,7 +262,7 @@ func TestCertificateIsVerified(t *testing.T) {
 	refuses(t, s, nil, "not vouched for")
 	s = w.at("/")
 	s.URL = strings.Replace(w.URL, "127.0.0.1", "localhost", 1)
-	refuses(t, s, nil, "not vouched for") // another name
+	refuses(t, s, nil, "not vouched for")                                                 // another name
 	if roots, err := Roots(manifest.Source{}); err != nil || len(roots.Subjects()) < 50 { //nolint:staticcheck // not of the system
 		t.Errorf("the public authorities: %v", err)
 	}
