@@ -184,9 +184,8 @@ func (a *app) brokerConsentCmd() *cobra.Command {
 		Use:   "consent DIGEST INSTANCE",
 		Short: "Let a second VM of a manifest take the place of the first",
 		Long: `Let the VM with the instance key INSTANCE (sha256:…), which the broker refused as a second
-one of the manifest with this DIGEST, take the place of the one that it deals with. The
-agent asks again by itself, or when the dataset's provider tells it to
-(cocos-cli data provide). A broker that runs heeds it at once.`,
+one of the manifest with this DIGEST, take the place of the one that it deals with. A
+broker that runs heeds it at once; then have the agent ask again (cocos-cli data provide).`,
 		Example: `  cocos-cli broker consent 4f0c… sha256:8bb3…`,
 		Args:    exactly("DIGEST", "INSTANCE"),
 		RunE: func(_ *cobra.Command, args []string) error {
