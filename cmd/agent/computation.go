@@ -14,7 +14,6 @@ import (
 	"github.com/ultravioletrs/cocos/internal/agent"
 	"github.com/ultravioletrs/cocos/internal/agent/journal"
 	"github.com/ultravioletrs/cocos/internal/agent/session"
-	"github.com/ultravioletrs/cocos/internal/egress"
 	"github.com/ultravioletrs/cocos/internal/guest"
 	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/source"
@@ -37,9 +36,8 @@ type computation struct {
 	// reports is where the host of a VM with the simulated TEE makes them; nil:
 	// there is none.
 	reports session.Dialer
-	// out is where the host of a VM lets connections out; nil: the machine has a
-	// network of its own.
-	out session.Dialer
+	// servers connects to datasets' sources; nil: a net.Dialer does.
+	servers source.Dial
 	// detect finds the machine's TEE, or tsm.ErrNone.
 	detect func() (attest.Attester, error)
 	// checkGuest says whether this machine may run the manifest; nil in a process.
@@ -108,10 +106,6 @@ func (c *computation) serve(ctx context.Context, runner *runtime.Runner, dir, ad
 	if err != nil {
 		return err
 	}
-	var dial source.Dial
-	if c.out != nil {
-		dial = (&egress.Dialer{Host: c.out}).DialContext
-	}
 	a, err := agent.New(agent.Config{
 		RunID:     c.launch.RunID,
 		Manifest:  c.launch.Manifest,
@@ -120,7 +114,7 @@ func (c *computation) serve(ctx context.Context, runner *runtime.Runner, dir, ad
 		Attester:  c.attester,
 		Instance:  instance,
 		Storage:   agent.FolderStorage(dir),
-		Dial:      dial,
+		Dial:      c.servers,
 		Runner:    runner,
 		Journal:   c.journal,
 		Log:       c.log,

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ultravioletrs/cocos/internal/egress"
 	"github.com/ultravioletrs/cocos/internal/guest"
 	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/vm"
@@ -21,7 +22,10 @@ func runGuest(ctx context.Context, console io.Writer) error {
 	m := new(guest.Machine)
 	c := newComputation(func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.SessionPort) }, console)
 	c.reports = func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.ReportPort) }
-	c.out = func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.EgressPort) }
+	// The guest's own network reaches nothing: the shim connects, if its operator
+	// lets it.
+	out := egress.Dialer{Host: func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.EgressPort) }}
+	c.servers = out.DialContext
 	c.checkGuest = m.CheckGuest
 	phases := append(m.Phases(), c.phases()...)
 	phases = append(phases,
