@@ -59,6 +59,7 @@ var floors = map[string]layer{
 	"internal/computations/authority": mechanism,
 	"internal/egress":                 mechanism,
 	"internal/hostcheck":              mechanism,
+	"internal/keybroker":              mechanism,
 	"internal/oci":                    mechanism,
 	"internal/oidc":                   mechanism,
 	"internal/qcow2":                  mechanism,

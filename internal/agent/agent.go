@@ -65,9 +65,9 @@ type Config struct {
 	Scratch Scratch
 	// Dial makes the connections to datasets' sources; nil: a net.Dialer does.
 	Dial source.Dial
-	// Release asks the key broker of a source for what source.ParseSecret reads,
-	// until it has an answer or ctx ends; an error is told to the dataset's provider.
-	// nil: this agent can't ask.
+	// Release asks the key broker of a source, once, for what source.ParseSecret
+	// reads; a *keybroker.Problem that may pass is tried again, and any other error
+	// is told to the dataset's provider. nil: with evidence of Attester, if any.
 	Release func(ctx context.Context, s manifest.Source) ([]byte, error)
 	// Sleep waits between two tries of a source; nil: on the real clock.
 	Sleep   func(ctx context.Context, d time.Duration) error
@@ -91,6 +91,7 @@ type Agent struct {
 	dirs     folders
 	identity atls.Identity
 	clients  *x509.CertPool
+	prover   *atls.Prover // while Serve runs; nil: nobody is shown evidence
 
 	runCtx  context.Context // of the algorithm
 	stopRun context.CancelFunc

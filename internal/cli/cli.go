@@ -184,7 +184,7 @@ Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 		commands []*cobra.Command
 	}{
 		{"On your own machine:", []*cobra.Command{
-			a.keysCmd(), a.checksumCmd(), a.encryptCmd(), a.containerCmd(), a.contactsCmd(), a.manifestCmd(), a.measureCmd(), a.policyCmd(), a.receiptCmd(), a.instancesCmd(),
+			a.keysCmd(), a.checksumCmd(), a.encryptCmd(), a.containerCmd(), a.contactsCmd(), a.manifestCmd(), a.measureCmd(), a.policyCmd(), a.receiptCmd(), a.instancesCmd(), a.brokerCmd(),
 		}},
 		{"With the Computation Management service:", []*cobra.Command{
 			a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.accountCmd(), a.tokensCmd(), a.workspacesCmd(), a.membersCmd(), a.invitationsCmd(),
