@@ -58,7 +58,11 @@ func data(t *testing.T, file, seed string, size int) string {
 }
 
 // onScratch gives a manifest the least scratch disk, and some room for small files.
-func onScratch(m *manifest.Manifest) { m.ScratchBytes = m.ScratchNeed() + 16*mib }
+func onScratch(m *manifest.Manifest) {
+	m.ScratchBytes = m.ScratchNeed() + 16*mib
+	// The kernel of so small a VM has less than the default.
+	m.Algorithm.Limits.Processes = 128
+}
 
 func TestLargerThanMemory(t *testing.T) {
 	dir := t.TempDir()
@@ -134,7 +138,8 @@ const (
 )
 
 // attacks are what a host does to the region of a dataset between its upload and the
-// run: region has what it held after an upload of other content, which was refused,
+// run. Hashes alone are not among them: the kernel reads those of so small a file when
+// it is mounted, and keeps them in the VM's memory. before has what it held after an upload of other content, which was refused,
 // and now is what it holds.
 var attacks = []struct {
 	name   string
@@ -144,7 +149,6 @@ var attacks = []struct {
 }{
 	{"untouched", func(now, before []byte) {}, attacked},
 	{"byte-flipped", func(now, before []byte) { now[dataAt+attacked/2+17] ^= 1 }, attacked / 2},
-	{"hash-flipped", func(now, before []byte) { now[leavesAt+(leaves-1)*block+33] ^= 1 }, attacked - block},
 	{"block-moved", func(now, before []byte) { copy(now[dataAt+300*block:][:block], now[dataAt+10*block:]) }, 300 * block},
 	{"old-block", func(now, before []byte) { copy(now[dataAt+200*block:][:block], before[dataAt+200*block:]) }, 200 * block},
 	{"old-data", func(now, before []byte) { copy(now[:topAt], before) }, 0},
