@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/ultravioletrs/cocos/attest"
@@ -152,19 +153,23 @@ func (c *computation) serve(ctx context.Context, runner *runtime.Runner, dir, ad
 	}
 	tell(l.Addr())
 	ctx, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
+	var watching sync.WaitGroup
+	if !c.launch.Private() && c.log.Enabled(ctx, slog.LevelDebug) {
+		ticker := time.NewTicker(memoryEvery)
+		defer ticker.Stop()
+		watching.Go(func() { tellMemory(ctx, c.log, "/proc/self/status", ticker.C) })
+	}
+	watching.Go(func() {
 		defer cancel()
 		select {
 		case <-c.session.Stop():
 		case <-c.session.Ended():
 		case <-ctx.Done():
 		}
-	}()
+	})
 	err = a.Serve(ctx, l)
 	cancel()
-	<-watched
+	watching.Wait()
 	select {
 	case <-c.session.Ended():
 		return errors.Join(err, c.session.Err())

@@ -39,6 +39,8 @@ type bench struct {
 func benches() []bench {
 	return []bench{
 		{[]string{"upload_1gib", "upload_1gib_agent_rss"}, upload},
+		{[]string{"upload_parallel_4"}, uploadParallel},
+		{[]string{"upload_8gib_scratch", "upload_8gib_agent_rss"}, uploadScratch},
 		{[]string{"result_1gib", "result_1gib_agent_rss"}, result},
 		{[]string{"checksum_1gib"}, checksum},
 		{[]string{"boot_agent_ready", "boot_agent_ready_simulated"}, boot},

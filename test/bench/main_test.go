@@ -141,6 +141,18 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+func TestMemoryLines(t *testing.T) {
+	const log = "2026-01-01T00:00:00Z debug memory of the agent resident_kib=10000 peak_kib=12000\n" +
+		"2026-01-01T00:00:01Z info something else peak_kib=99999\n" +
+		"2026-01-01T00:00:02Z debug memory of the agent resident_kib=20000 peak_kib=34000\n"
+	if idle, peak, err := memoryLines(log); err != nil || idle != 10000 || peak != 34000 {
+		t.Errorf("%d, %d, %v", idle, peak, err)
+	}
+	if _, _, err := memoryLines("2026-01-01T00:00:01Z info nothing of it\n"); err == nil {
+		t.Error("a log without such a line is taken")
+	}
+}
+
 // The names are promised to whoever reads the file.
 func TestNamesOfRows(t *testing.T) {
 	var got []string
@@ -148,7 +160,7 @@ func TestNamesOfRows(t *testing.T) {
 		got = append(got, b.rows...)
 	}
 	for _, want := range []string{
-		"upload_1gib", "upload_1gib_agent_rss", "result_1gib", "checksum_1gib",
+		"upload_1gib", "upload_1gib_agent_rss", "upload_parallel_4", "upload_8gib_scratch", "upload_8gib_agent_rss", "result_1gib", "checksum_1gib",
 		"boot_agent_ready", "vsock_throughput", "vsock_roundtrip", "events_per_second",
 		"stream_events_per_second", "run_to_boot", "adopt_100_shims", "manager_rss", "shim_rss", "idle_cpu_manager", "idle_cpu_shim",
 		"boot_agent_ready_simulated", "atls_handshakes", "verify_snp", "verify_tdx", "verify_sgx", "measure_snp",

@@ -54,6 +54,7 @@ func machine(ctx context.Context, l *lab) (vm.Machine, error) {
 type shimVM struct {
 	process *process
 	dir     vm.Dir
+	forward netip.AddrPort // where the agent is reached
 	conn    *grpc.ClientConn
 	client  shimv1.ShimServiceClient
 	events  chan *eventv1.Event // as they come; closed when the stream ends
@@ -63,6 +64,12 @@ type shimVM struct {
 
 // startVM starts the shim of a VM that computes m.
 func (l *lab) startVM(ctx context.Context, hardware vm.Machine, m manifest.Frozen) (v *shimVM, err error) {
+	return l.startVMIn(ctx, l.dir, hardware, m, "info")
+}
+
+// startVMIn is startVM with a folder below parent, and an agent that logs from a
+// level on.
+func (l *lab) startVMIn(ctx context.Context, parent string, hardware vm.Machine, m manifest.Frozen, level string) (v *shimVM, err error) {
 	v = &shimVM{events: make(chan *eventv1.Event, 64)}
 	defer func() {
 		if err != nil {
@@ -70,7 +77,7 @@ func (l *lab) startVM(ctx context.Context, hardware vm.Machine, m manifest.Froze
 			v = nil
 		}
 	}()
-	folder, err := os.MkdirTemp(l.dir, "vm-")
+	folder, err := os.MkdirTemp(parent, "vm-")
 	if err != nil {
 		return v, err
 	}
@@ -79,10 +86,11 @@ func (l *lab) startVM(ctx context.Context, hardware vm.Machine, m manifest.Froze
 	if err != nil {
 		return v, err
 	}
-	hardware.Net.Forward = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+	v.forward = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+	hardware.Net.Forward = v.forward
 	err = vm.WriteSpec(v.dir, vm.Spec{
 		RunID: uuid.NewString(), Manifest: m.Raw, Machine: hardware,
-		Agent: vm.AgentConfig{Port: vm.AgentPort, LogLevel: "info", Address: qemu.DefaultAddress, Gateway: qemu.DefaultGateway},
+		Agent: vm.AgentConfig{Port: vm.AgentPort, LogLevel: level, Address: qemu.DefaultAddress, Gateway: qemu.DefaultGateway},
 	})
 	if err != nil {
 		return v, err
