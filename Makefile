@@ -64,7 +64,7 @@ check: ## formatting, vet, staticcheck, protocol contracts
 
 .PHONY: servers
 servers: ## compile the servers that tests take datasets from
-	@scripts/stage "compiling an S3 server and a registry for the tests" go build -C test/servers/programs -o /dev/null tool
+	@scripts/stage "compiling an S3 server and a registry for the tests" go build -C test/servers/programs -o /dev/null ./... tool
 
 # What waits for the network goes beside what waits for the processors. MAKE is
 # named apart from its use, so that make -n only says what it would do.
