@@ -2,6 +2,7 @@ package atls
 
 import (
 	"bytes"
+	"crypto/sha512"
 	"encoding/hex"
 	"os"
 	"strings"
@@ -22,7 +23,13 @@ func TestDocumentation(t *testing.T) {
 	one, two := leafOf(server, of(1), of(2), of(3)), leafOf(server, of(1), of(2), of(4))
 	root := newTree([]hash{one, two}).root()
 	data := attest.Binding{Label: attest.ForConnections, Manifest: of(5), Instance: []byte("instance"), Root: root}.ReportData()
+	const runtimeData = `{"nonce":"AA==","tee-pubkey":{}}`
+	asked := brokerLeaf("https://keys.example", sha512.Sum512([]byte(runtimeData)))
+	told := attest.Binding{Label: attest.ForConnections, Manifest: of(5), Instance: []byte("instance"), Root: asked}.ReportData()
 	for _, want := range []string{
+		"leaf " + hex.EncodeToString(asked[:]),
+		"data " + hex.EncodeToString(told[:32]) + " " + hex.EncodeToString(told[32:]),
+		brokerLabel, runtimeData, "field(3)",
 		"leaf 1 " + hex.EncodeToString(one[:]),
 		"leaf 2 " + hex.EncodeToString(two[:]),
 		"root " + hex.EncodeToString(root[:]),
@@ -38,7 +45,7 @@ func TestDocumentation(t *testing.T) {
 	if cachedRoot != hash(mustHex(t, "dbc1b4c900ffe48d575b5da5c638040125f65db0fe3e24494b76ea986457d986")) {
 		t.Errorf("SHA-256(0x02) is %x", cachedRoot)
 	}
-	if maxEvidence != 524288 || maxKey != 2048 || maxSignature != 1024 || maxDepth != 10 || maxBatch != 1024 ||
+	if brokerClient != 3 || maxEvidence != 524288 || maxKey != 2048 || maxSignature != 1024 || maxDepth != 10 || maxBatch != 1024 ||
 		len(sampleHello().bytes()) != 36 || patience.Seconds() != 20 || reportTime.Seconds() != 15 {
 		t.Error("the documentation has other limits")
 	}

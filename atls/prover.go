@@ -35,9 +35,9 @@ type ProverConfig struct {
 	Epoch time.Duration
 }
 
-// Prover gives evidence to connections, any number at once: those that wait at
-// one moment share one report, and those that come while it is made share the
-// next.
+// Prover gives evidence to connections, and for requests to key brokers, any
+// number at once: those that wait at one moment share one report, and those that
+// come while it is made share the next.
 type Prover struct {
 	cfg    ProverConfig
 	ctx    context.Context // of the reports

@@ -22,6 +22,8 @@ type role byte
 const (
 	client role = 1
 	server role = 2
+	// brokerClient asks a key broker; it is none in TLS, and no hello has it.
+	brokerClient role = 3
 )
 
 func (r role) String() string {

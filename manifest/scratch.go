@@ -34,6 +34,27 @@ func (m *Manifest) ScratchNeed() int64 {
 	return (need + scratchUnit - 1) / scratchUnit * scratchUnit
 }
 
+// MemoryNeed is what the inputs of m take of the VM's memory, in bytes: all of them,
+// or with a scratch disk only a program, and what a container's image unpacks to.
+func (m *Manifest) MemoryNeed() int64 {
+	a := &m.Algorithm
+	need := a.Image.UnpackedMax
+	if m.ScratchBytes == 0 || a.Type != Container {
+		need += a.Size
+	}
+	if m.ScratchBytes > 0 {
+		return need
+	}
+	// No overflow: at most some 700 sizes of at most 2^50 bytes.
+	for _, f := range a.Files {
+		need += f.Size + f.UnpackedMax
+	}
+	for _, d := range m.Datasets {
+		need += d.Size + d.UnpackedMax
+	}
+	return need
+}
+
 func (v *validator) scratch(m *Manifest) {
 	const path = "/scratch_bytes"
 	switch n := m.ScratchBytes; {

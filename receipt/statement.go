@@ -123,6 +123,7 @@ type Reason string
 const (
 	AlgorithmFailed Reason = "algorithm-failed"
 	AgentFailed     Reason = "agent-failed"
+	StorageChanged  Reason = "storage-changed"
 )
 
 // Result is the archive that consumers get.
@@ -279,8 +280,8 @@ func (p *Predicate) validateOutcome(f *faults) {
 			f.add("/predicate/signal", "or /predicate/limit is there, and /predicate/outcome is %q", p.Outcome)
 		}
 	case Failed:
-		if p.Reason != AlgorithmFailed && p.Reason != AgentFailed {
-			f.add("/predicate/reason", "is %q; expected %q or %q", p.Reason, AlgorithmFailed, AgentFailed)
+		if p.Reason != AlgorithmFailed && p.Reason != AgentFailed && p.Reason != StorageChanged {
+			f.add("/predicate/reason", "is %q; expected %q, %q or %q", p.Reason, AlgorithmFailed, AgentFailed, StorageChanged)
 		}
 	default:
 		f.add("/predicate/outcome", "is %q; expected %q or %q", p.Outcome, Succeeded, Failed)

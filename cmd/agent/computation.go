@@ -16,6 +16,8 @@ import (
 	"github.com/ultravioletrs/cocos/internal/agent/session"
 	"github.com/ultravioletrs/cocos/internal/guest"
 	"github.com/ultravioletrs/cocos/internal/runtime"
+	"github.com/ultravioletrs/cocos/internal/scratch"
+	"github.com/ultravioletrs/cocos/internal/source"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -35,10 +37,15 @@ type computation struct {
 	// reports is where the host of a VM with the simulated TEE makes them; nil:
 	// there is none.
 	reports session.Dialer
+	// servers connects to datasets' sources; nil: a net.Dialer does.
+	servers source.Dial
 	// detect finds the machine's TEE, or tsm.ErrNone.
 	detect func() (attest.Attester, error)
 	// checkGuest says whether this machine may run the manifest; nil in a process.
 	checkGuest func(*manifest.Frozen) error
+	// findScratch finds the disk that the manifest asks for; nil in a process, which
+	// keeps everything in its folder.
+	findScratch func(context.Context, *manifest.Manifest) (*scratch.Disk, error)
 	// tell writes a line for whoever looks at the console.
 	tell    func(format string, args ...any)
 	log     *slog.Logger
@@ -50,6 +57,8 @@ type computation struct {
 	// attester is nil where nothing vouches for the machine.
 	attester attest.Attester
 	closeTEE func() error
+	// scratch is nil where inputs stay in the agent's folder.
+	scratch agent.Scratch
 }
 
 func newComputation(dial session.Dialer, console io.Writer) *computation {
@@ -77,7 +86,24 @@ func (c *computation) phases() []guest.Phase {
 			return guest.VerifyLaunch(ctx, &c.launch.Manifest, c.attester)
 		}},
 		{Name: "approvals", Run: func(context.Context) error { return guest.CheckApprovals(&c.launch.Manifest, c.launch.Approvals) }},
+		{Name: "scratch disk", Run: c.openScratch},
 	}
+}
+
+// scratchDisk gives the agent regions of a disk.
+type scratchDisk struct{ *scratch.Disk }
+
+func (d scratchDisk) Create(bytes int64) (agent.Region, error) { return d.Disk.Create(bytes) }
+
+func (c *computation) openScratch(ctx context.Context) error {
+	if c.findScratch == nil {
+		return nil
+	}
+	d, err := c.findScratch(ctx, &c.launch.Manifest.Manifest)
+	if d != nil {
+		c.scratch = scratchDisk{d}
+	}
+	return err
 }
 
 func (c *computation) open(ctx context.Context) (err error) {
@@ -111,6 +137,8 @@ func (c *computation) serve(ctx context.Context, runner *runtime.Runner, dir, ad
 		Attester:  c.attester,
 		Instance:  instance,
 		Storage:   agent.FolderStorage(dir),
+		Dial:      c.servers,
+		Scratch:   c.scratch,
 		Runner:    runner,
 		Journal:   c.journal,
 		Log:       c.log,

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ultravioletrs/cocos/internal/egress"
 	"github.com/ultravioletrs/cocos/internal/guest"
 	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/vm"
@@ -21,7 +22,11 @@ func runGuest(ctx context.Context, console io.Writer) error {
 	m := new(guest.Machine)
 	c := newComputation(func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.SessionPort) }, console)
 	c.reports = func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.ReportPort) }
-	c.checkGuest = m.CheckGuest
+	// The guest's own network reaches nothing: the shim connects, if its operator
+	// lets it.
+	out := egress.Dialer{Host: func(ctx context.Context) (net.Conn, error) { return vsock.DialHost(ctx, vm.EgressPort) }}
+	c.servers = out.DialContext
+	c.checkGuest, c.findScratch = m.CheckGuest, m.FindScratch
 	phases := append(m.Phases(), c.phases()...)
 	phases = append(phases,
 		guest.Phase{Name: "network", Run: func(context.Context) error {

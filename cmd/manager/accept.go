@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/ultravioletrs/cocos/internal/config"
+	"github.com/ultravioletrs/cocos/internal/egress"
+	"github.com/ultravioletrs/cocos/internal/manager"
 	"github.com/ultravioletrs/cocos/internal/qemu"
 )
 
@@ -147,6 +149,34 @@ func freeDisk(s *settings, v string) error {
 		return err
 	}
 	s.limits.MinFreeDisk = int64(n) << 20
+	return nil
+}
+
+func scratchLimit(s *settings, v string) error {
+	s.autoScratch, s.limits.MaxScratch = v == "auto", 0
+	switch v {
+	case "auto", "0":
+		return nil
+	case "none":
+		s.limits.MaxScratch = manager.NoLimit
+		return nil
+	}
+	n, err := sizeOf(v, 0, 64*mostMemory)
+	if err != nil {
+		return fmt.Errorf("%w, 0, auto or none", err)
+	}
+	s.limits.MaxScratch = int64(n) << 20
+	return nil
+}
+
+func egressAllow(s *settings, v string) error {
+	s.egressAllow = strings.Split(v, ",")
+	for i, e := range s.egressAllow {
+		s.egressAllow[i] = strings.TrimSpace(e)
+	}
+	if _, err := egress.ParseAllow(s.egressAllow); err != nil {
+		return fmt.Errorf("networks and servers with commas, such as 10.1.0.0/16,minio.corp.example:9000 (%w)", err)
+	}
 	return nil
 }
 

@@ -56,6 +56,10 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 		limits.MaxMemoryMiB, err = hostMemory()
 		note(err)
 	}
+	if s.autoScratch {
+		limits.MaxScratch, err = halfOfDisk(stateDir)
+		note(err)
+	}
 	server := manager.Server{Address: s.serverAddress, Timeout: s.serverTimeout, TLS: func() (*tls.Config, error) { return tlsConfig(s) }, Enrolled: joined}
 	_, err = server.TLS()
 	note(err)
@@ -69,6 +73,9 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 	host := manager.Host{
 		Machine: machine, HostData: s.tee.hostData, Limits: limits, Forward: s.forward, GuestPort: s.guestPort,
 		GuestAddress: qemu.DefaultAddress, GuestGateway: qemu.DefaultGateway,
+	}
+	if s.egress {
+		host.Egress = &vm.Egress{Allow: s.egressAllow}
 	}
 	if err := errors.Join(append(machineFaults(host, stateDir), ownAddress(s.forward.Addr))...); err != nil {
 		return manager.Config{}, err
@@ -121,6 +128,24 @@ func hostMemory() (int, error) {
 	}
 	mib := int(info.Totalram * uint64(info.Unit) >> 20)
 	return max(mib-hostReserve, 1), nil
+}
+
+// halfOfDisk is what scratch disks may have together where nothing is set, in
+// bytes: a run claims its disk for as long as it lives, and one of them should not
+// keep all others, and the host's own files, from the file system that dir lies in,
+// or will lie in.
+func halfOfDisk(dir string) (int64, error) {
+	for {
+		var fs unix.Statfs_t
+		err := unix.Statfs(dir, &fs)
+		if err == nil {
+			return int64(fs.Blocks) * fs.Bsize / 2 >> 20 << 20, nil
+		}
+		if !errors.Is(err, unix.ENOENT) || dir == filepath.Dir(dir) {
+			return 0, fmt.Errorf("asking for the size of the file system of MANAGER_STATE_DIR: %s: %w", dir, err)
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 // installed is where an installation keeps its files.

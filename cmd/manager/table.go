@@ -95,6 +95,9 @@ func limits() []variable {
 		{Name: "MANAGER_MIN_FREE_DISK", Kind: "size", Unit: "number with M or G", Fallback: "512M",
 			Effect: "What must stay free on the state directory's file system, beside what the VMs may still write.",
 			Set:    freeDisk},
+		{Name: "MANAGER_SCRATCH_MAX", Kind: "size, 0, auto or none", Unit: "number with M or G", Fallback: "auto",
+			Effect: "Scratch disks of all VMs together, for inputs larger than memory, by the sizes in their manifests. `auto`: half of the state directory's file system; `none`: as much as is free; 0: run requests that want one are refused.",
+			Set:    scratchLimit},
 	}
 }
 
@@ -226,6 +229,12 @@ func network() []variable {
 		{Name: "MANAGER_QEMU_GUEST_FWD_AGENT", Kind: "number", Unit: "TCP port, 1 to 65535", Fallback: "7002",
 			Effect: "Port of the agent in the VM, unless a run request names another.",
 			Set:    port(func(s *settings) *uint16 { return &s.guestPort }, 1)},
+		{Name: "MANAGER_EGRESS", Kind: "on or off", Fallback: "off",
+			Effect: "`on`: agents may connect, through this host, to the servers that their manifests take datasets from. `off`: runs of such manifests are refused.",
+			Set:    onOff(func(s *settings) *bool { return &s.egress })},
+		{Name: "MANAGER_EGRESS_ALLOW", Kind: "list", Unit: "networks as ADDRESS/BITS and servers as HOST:PORT, with commas",
+			Effect: "Where agents may connect to beside the public Internet, such as `10.1.0.0/16,minio.corp.example:9000`; unset: nowhere. With `MANAGER_EGRESS=on` only.",
+			Set:    egressAllow},
 		{Name: "MANAGER_QEMU_VIRTIO_NET_PCI_DISABLE_LEGACY", Kind: "on or off", Fallback: "on",
 			Effect: "Whether the network device speaks only virtio 1.0.",
 			Set:    onOff(func(s *settings) *bool { return &s.machine.Net.DisableLegacy })},

@@ -32,6 +32,9 @@ type settings struct {
 	bootTimeout, stopGrace           time.Duration
 	limits                           manager.Limits
 	autoMemory                       bool // limits.MaxMemoryMiB is what the host has
+	autoScratch                      bool // limits.MaxScratch depends on the disk
+	egress                           bool
+	egressAllow                      []string
 	traceURL                         string
 	traceRatio                       float64
 
@@ -82,6 +85,8 @@ func (s *settings) consistent() (errs []error) {
 		`MANAGER_QEMU_HOST_FWD_AGENT="0" and MANAGER_QEMU_HOST_FWD_RANGE="none" leave no port for agents; set one of them`)
 	fault(s.disk.Image != "" && (s.kernel != "" || s.rootfs != ""),
 		"MANAGER_QEMU_DISK_IMG_FILE takes the place of MANAGER_QEMU_DISK_IMG_KERNEL_FILE and MANAGER_QEMU_DISK_IMG_ROOTFS_FILE; unset the one or the others")
+	fault(len(s.egressAllow) > 0 && !s.egress,
+		"MANAGER_EGRESS_ALLOW has no effect with MANAGER_EGRESS=off; set it to on, or unset MANAGER_EGRESS_ALLOW")
 	return append(errs, s.teeFaults()...)
 }
 

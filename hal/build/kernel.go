@@ -25,6 +25,7 @@ var guestModules = []string{
 	"vmw_vsock_virtio_transport",                                    // the session with the host
 	"virtio_net",                                                    // participants' connections
 	"virtio_blk", "dm_mod", "sha256_ssse3", "dm_verity", "squashfs", // the runtime disk
+	"dm_crypt", "aes_generic", "ecb", "xts", "aesni_intel", "erofs", // the scratch disk
 }
 
 // kernelOptions are what a guest relies on, with the least that its
@@ -39,6 +40,9 @@ var kernelOptions = map[string]string{
 	"CONFIG_SECURITY_LOCKDOWN_LSM_EARLY": "y",
 	"CONFIG_VIRTIO_PCI":                  "y",
 	"CONFIG_DM_VERITY":                   "m",
+	"CONFIG_DM_CRYPT":                    "m",
+	"CONFIG_CRYPTO_XTS":                  "m",
+	"CONFIG_EROFS_FS":                    "m",
 	"CONFIG_SQUASHFS_ZSTD":               "y",
 	"CONFIG_DEVTMPFS":                    "y",
 	"CONFIG_TMPFS":                       "y",

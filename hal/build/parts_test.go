@@ -2,6 +2,7 @@ package build
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
@@ -112,6 +113,8 @@ func TestPlace(t *testing.T) {
 		"usr/lib64/ld-linux-x86-64.so.2":                      "usr/lib64/ld-linux-x86-64.so.2",
 		"usr/share/doc/python3/README":                        "",
 		"usr/share/zoneinfo/Etc/UTC":                          "usr/share/zoneinfo/Etc/UTC",
+		"usr/share/python-wheels/pip-25.1-py3-none-any.whl":   "usr/share/python-wheels/pip-25.1-py3-none-any.whl",
+		"usr/share/python-wheels/setuptools-80-py3.whl":       "",
 		"etc/python3.13/sitecustomize.py":                     "etc/python3.13/sitecustomize.py",
 		"etc/shadow":                                          "",
 		"var/lib/x":                                           "",
@@ -125,6 +128,74 @@ func TestPlace(t *testing.T) {
 		if got := place(name, &tar.Header{Typeflag: tar.TypeReg}); got != want {
 			t.Errorf("%s goes to %q, want %q", name, got, want)
 		}
+	}
+}
+
+// TestUnpackPip: one wheel, into its own folder and nowhere else.
+func TestUnpackPip(t *testing.T) {
+	wheel := func(names ...string) []byte {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		for _, n := range names {
+			w, err := z.Create(n)
+			if err == nil && !strings.HasSuffix(n, "/") {
+				_, err = w.Write([]byte(n))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	const good = "pip-25.1-py3-none-any.whl"
+	for name, tc := range map[string]struct {
+		wheels map[string][]byte
+		want   string // in the error; empty: there is none
+	}{
+		"as it should be":  {map[string][]byte{good: wheel("pip/", "pip/a.py", "pip/b/c.py")}, ""},
+		"none":             {nil, "0 wheels"},
+		"two":              {map[string][]byte{good: wheel("pip/a.py"), "pip-26-py3-none-any.whl": wheel("pip/a.py")}, "2 wheels"},
+		"no wheel":         {map[string][]byte{good: []byte("pip")}, good},
+		"out of its place": {map[string][]byte{good: wheel("../x.py")}, "../x.py"},
+		"a file twice":     {map[string][]byte{good: wheel("pip/a.py", "pip/a.py")}, "pip/a.py"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.MkdirAll(filepath.Join(dir, "disk", wheelDir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for n, b := range tc.wheels {
+				if err := os.WriteFile(filepath.Join(dir, "disk", wheelDir, n), b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r, err := os.OpenRoot(filepath.Join(dir, "disk"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			err = unpackPip(r)
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("%v; want %q", err, tc.want)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "disk/usr/lib/x.py")); err == nil {
+				t.Error("a file lies outside")
+			}
+			if tc.want != "" {
+				return
+			}
+			for n, want := range map[string]string{"pip/a.py": "pip/a.py", "pip/b/c.py": "pip/b/c.py", "__main__.py": pipStart} {
+				if b, err := r.ReadFile(pipDir + "/" + n); err != nil || string(b) != want {
+					t.Errorf("%s: %q, %v", n, b, err)
+				}
+			}
+			if _, err := r.Stat(wheelDir); err == nil {
+				t.Error("the wheel is still there")
+			}
+		})
 	}
 }
 

@@ -263,6 +263,9 @@ func unpackPip(r *os.Root) error {
 }
 
 func unpackFile(r *os.Root, f *zip.File, name string) error {
+	if !filepath.IsLocal(f.Name) {
+		return errors.New("leads out of its folder")
+	}
 	in, err := f.Open()
 	if err != nil {
 		return err

@@ -143,40 +143,32 @@ func Salt(data io.Reader) ([32]byte, error) {
 }
 
 // Build reads size bytes of data, a multiple of BlockSize, and returns the
-// parameters and the hash tree, which belongs right behind the data.
+// parameters and the hash tree, which belongs right behind the data. A Tree does
+// the same without the tree in memory.
 func Build(data io.Reader, size int64, salt [32]byte) (Params, []byte, error) {
 	if size <= 0 || size%BlockSize != 0 || size/BlockSize > maxDataBlocks {
 		return Params{}, nil, fmt.Errorf("building a hash tree: %d bytes of data: want a positive multiple of %d up to %d blocks", size, BlockSize, maxDataBlocks)
 	}
 	p := Params{Salt: salt, DataBlocks: uint64(size / BlockSize)}
-	hashes := make([]byte, 0, p.DataBlocks*sha256.Size)
-	block := make([]byte, BlockSize)
-	for i := range p.DataBlocks {
-		if _, err := io.ReadFull(data, block); err != nil {
-			return Params{}, nil, fmt.Errorf("building a hash tree: reading data block %d: %w", i, err)
-		}
-		hashes = append(hashes, hashBlock(salt, block)...)
+	tree := make([]byte, p.Size()-p.HashOffset())
+	t, err := NewTree(&inMemory{tree, p.HashOffset()}, p.DataBlocks, salt)
+	if err != nil {
+		return Params{}, nil, err
 	}
-	// Levels lie on the disk with the topmost first.
-	var tree []byte
-	for range levels(p.DataBlocks) {
-		if rest := len(hashes) % BlockSize; rest != 0 {
-			hashes = append(hashes, make([]byte, BlockSize-rest)...)
+	if n, err := io.CopyN(t, data, size); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
 		}
-		var up []byte
-		for b := range len(hashes) / BlockSize {
-			up = append(up, hashBlock(salt, hashes[b*BlockSize:(b+1)*BlockSize])...)
-		}
-		tree = append(hashes, tree...)
-		hashes = up
+		return Params{}, nil, fmt.Errorf("building a hash tree: reading data block %d: %w", n/BlockSize, err)
 	}
-	copy(p.RootHash[:], hashes)
-	return p, tree, nil
+	p, err = t.Finish()
+	return p, tree, err
 }
 
-func hashBlock(salt [32]byte, block []byte) []byte {
-	h := sha256.New()
-	h.Write(salt[:])
-	h.Write(block)
-	return h.Sum(nil)
+// inMemory takes the tree behind data of so many bytes.
+type inMemory struct {
+	tree []byte
+	data int64
 }
+
+func (m *inMemory) WriteAt(b []byte, at int64) (int, error) { return copy(m.tree[at-m.data:], b), nil }

@@ -9,7 +9,7 @@
 //   - An input is in its place only with the manifest's size and digest. What
 //     can't become that leaves no trace; what broke off is kept and goes on.
 //   - Memory does not grow with the size of inputs or results: uploads stream to
-//     Storage while they are hashed, and the result archive is packed anew for
+//     Storage, or to the scratch disk, while they are hashed, and the result archive is packed anew for
 //     each download, which its determinism allows.
 //   - The state changes by the table in state.go alone, each change is an event.
 //   - With attested TLS nobody is heard who has not been given evidence of this
@@ -46,8 +46,8 @@ import (
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
-// Config of an agent. Required are all but TLS, Approvals, Dial, Release, Sleep, and, in a plain VM,
-// Attester and Instance.
+// Config of an agent. Required are all but TLS, Approvals, Scratch, Dial, Release,
+// Sleep, and, in a plain VM, Attester and Instance.
 type Config struct {
 	RunID    string
 	Manifest manifest.Frozen
@@ -61,11 +61,13 @@ type Config struct {
 	// among all that ever run the manifest.
 	Instance keys.Private
 	Storage  Storage
+	// Scratch is where large inputs are kept; nil: they are kept in Storage.
+	Scratch Scratch
 	// Dial makes the connections to datasets' sources; nil: a net.Dialer does.
 	Dial source.Dial
-	// Release asks the key broker of a source for what source.ParseSecret reads,
-	// until it has an answer or ctx ends; an error is told to the dataset's provider.
-	// nil: this agent can't ask.
+	// Release asks the key broker of a source, once, for what source.ParseSecret
+	// reads; a *keybroker.Problem that may pass is tried again, and any other error
+	// is told to the dataset's provider. nil: with evidence of Attester, if any.
 	Release func(ctx context.Context, s manifest.Source) ([]byte, error)
 	// Sleep waits between two tries of a source; nil: on the real clock.
 	Sleep   func(ctx context.Context, d time.Duration) error
@@ -89,6 +91,7 @@ type Agent struct {
 	dirs     folders
 	identity atls.Identity
 	clients  *x509.CertPool
+	prover   *atls.Prover // while Serve runs; nil: nobody is shown evidence
 
 	runCtx  context.Context // of the algorithm
 	stopRun context.CancelFunc
@@ -103,6 +106,8 @@ type Agent struct {
 	reason Reason
 	limit  string // that was exceeded; participants' to know
 	inputs []*input
+	// regions of the scratch disk that are in their places.
+	regions []Region
 	// results by the fingerprints of the consumers that get them; nil: none yet.
 	results map[string]*result
 	taken   map[string]bool // consumers, by fingerprint, that confirmed
@@ -138,7 +143,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	if err := checkRoom(&m.Manifest, room); err != nil {
+	if err := checkRoom(a.inputs, &m.Manifest, room, cfg.Scratch); err != nil {
 		return nil, vm.Refuse(vm.RefusedRoom, "agent: %w", err)
 	}
 	if a.dirs, err = makeFolders(cfg.Storage.Dir()); err != nil {
@@ -217,6 +222,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 			a.drop(in)
 		}
 	}
+	a.releaseRegions()
 	return errors.Join(err, a.dirs.remove())
 }
 

@@ -48,18 +48,21 @@ func checkTEE(cfg *Config) error {
 const evidenceEpoch = time.Minute
 
 // credentials are how participants are met. done ends the giving of evidence, to
-// those who wait for it, too.
+// those who wait for it and to key brokers, too.
 func (a *Agent) credentials() (creds credentials.TransportCredentials, done func(), err error) {
 	cfg := atls.ServerConfig{Identity: a.identity, ClientCAs: a.clients}
 	done = func() {}
-	if a.cfg.Manifest.AttestedTLS {
-		cfg.Prover, err = atls.NewProver(atls.ProverConfig{
+	if a.cfg.Attester != nil && (a.cfg.Manifest.AttestedTLS || a.namesBroker()) {
+		a.prover, err = atls.NewProver(atls.ProverConfig{
 			Attester: a.cfg.Attester, Manifest: a.cfg.Manifest.Digest, Instance: a.cfg.Instance, Epoch: evidenceEpoch,
 		})
 		if err != nil {
 			return nil, nil, err
 		}
-		done = cfg.Prover.Close
+		done = a.prover.Close
+	}
+	if a.cfg.Manifest.AttestedTLS {
+		cfg.Prover = a.prover
 	}
 	creds, err = atls.Server(cfg)
 	if err != nil {

@@ -59,7 +59,8 @@ func (e *ending) judge(o runtime.Outcome, err error) {
 	case o.LimitExceeded != "":
 		ended("the algorithm %s", overrun(o))
 	case o.PackagesFailed:
-		ended("the packages of /algorithm/python could not be installed, and the algorithm was not started: pip ended with %s, and stderr.txt has its words", endedWith(o))
+		const brief = "the packages of /algorithm/python could not be installed, and the algorithm was not started"
+		e.fails(AlgorithmFailed, fmt.Sprintf("%s: pip ended with %s, and stderr.txt has its words", brief, endedWith(o)), brief)
 	case o.Signal != "":
 		ended("the algorithm was ended by the signal %s", o.Signal)
 	case o.ExitCode != 0:

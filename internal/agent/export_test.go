@@ -9,6 +9,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/internal/callauth"
 	"github.com/ultravioletrs/cocos/keys"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // SilentPlaces and GreetedPlaces are how many may stop at these steps.
@@ -26,4 +27,9 @@ func NewDoor(l net.Listener, n int, after func(time.Duration, func()) *time.Time
 // LetStay is what an admitted call of the key's owner on c does.
 func LetStay(c net.Conn, key keys.Public) {
 	letStay(peer.NewContext(context.Background(), &peer.Peer{Addr: c.RemoteAddr()}), callauth.Caller{Key: key})
+}
+
+// CheckRoom is what New asks of memory and the scratch disk.
+func CheckRoom(m *manifest.Manifest, room int64, disk Scratch) error {
+	return checkRoom(newInputs(m), m, room, disk)
 }

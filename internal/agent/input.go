@@ -96,7 +96,7 @@ func (a *Agent) occupy(in *input, salt manifest.Salt) error {
 	if in.sink == nil {
 		sink, err := a.newSink(in)
 		if err != nil {
-			return a.internal("making room for the "+in.ref.String(), err)
+			return discardedCause(a.notStored(in, "making room for", err))
 		}
 		in.sink, in.hash = sink, sha256.New()
 	}
@@ -158,6 +158,15 @@ func (in *input) checkDigest() error {
 	return discarded{rpcerr.New(codes.InvalidArgument, detail, "the %s has the SHA-256 %s; the manifest says %s", in.ref, got, in.content)}
 }
 
+// discardedCause is the error of an input of which nothing had come.
+func discardedCause(err error) error {
+	var gone discarded
+	if errors.As(err, &gone) {
+		return gone.error
+	}
+	return err
+}
+
 // place moves a verified input to where the algorithm finds it.
 func (a *Agent) place(in *input) error {
 	err := in.sink.place()
@@ -175,9 +184,19 @@ func (a *Agent) place(in *input) error {
 
 // notStored says of an error of a sink what its provider may hear.
 func (a *Agent) notStored(in *input, doing string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
+	switch {
+	case errors.Is(err, errChanged):
+		a.cfg.Log.Error("the scratch disk gave back other bytes than were written to it", "input", in.ref.String())
+		return discarded{rpcerr.New(codes.DataLoss, rpcerr.Detail{
+			Reason: rpcerr.StorageChanged, Hint: "create a new run, on a host that leaves the VM's disk alone",
+		}, "storing the %s: %v", in.ref, errChanged)}
+	case errors.Is(err, syscall.ENOSPC):
+		hint := "give the VM more memory, or the manifest a scratch disk (/scratch_bytes)"
+		if a.cfg.Scratch != nil && onScratch(&a.cfg.Manifest.Manifest, in.ref) {
+			hint = "raise /scratch_bytes in the manifest; a file takes whole blocks of 4096 bytes there"
+		}
 		return discarded{rpcerr.New(codes.ResourceExhausted, rpcerr.Detail{
-			Reason: rpcerr.StorageFull, Hint: "give the VM more memory",
+			Reason: rpcerr.StorageFull, Hint: hint,
 		}, "the agent has no room for the %s", in.ref)}
 	}
 	return discarded{a.internal(doing+" the "+in.ref.String(), err)}

@@ -51,11 +51,10 @@ func (a *Agent) startPulls() {
 		s := in.pull.source
 		switch {
 		case s.IsZero():
-		case s.Broker != "" && a.cfg.Release == nil:
+		case s.Broker != "" && !a.canAsk():
 			in.pull.problem = noBroker
 		case s.Broker != "":
-			in.pull.asking = true
-			a.startPull(in, func(ctx context.Context) (*source.Secret, manifest.Salt, error) { return a.askBroker(ctx, in) })
+			a.startAsking(in)
 		case source.Needed(s):
 			in.pull.problem = awaitsSecret
 		case in.content.Committed():
@@ -66,9 +65,16 @@ func (a *Agent) startPulls() {
 	}
 }
 
+// startAsking takes an input from its source with what its key broker releases; a.mu
+// is held.
+func (a *Agent) startAsking(in *input) {
+	in.pull.asking = true
+	a.startPull(in, func(ctx context.Context) (*source.Secret, manifest.Salt, error) { return a.askBroker(ctx, in) })
+}
+
 // askBroker has the secret from the key broker of the dataset's owner.
 func (a *Agent) askBroker(ctx context.Context, in *input) (*source.Secret, manifest.Salt, error) {
-	text, err := a.cfg.Release(ctx, in.pull.source)
+	text, err := a.fromBroker(ctx, in)
 	if err != nil {
 		return nil, manifest.Salt{}, err
 	}
@@ -78,7 +84,7 @@ func (a *Agent) askBroker(ctx context.Context, in *input) (*source.Secret, manif
 		return nil, salt, errors.New("what the key broker released can't be used: " + words(err))
 	}
 	a.mu.Lock()
-	in.pull.asking = false
+	in.pull.asking, in.pull.problem = false, ""
 	a.mu.Unlock()
 	return secret, salt, nil
 }
@@ -253,18 +259,25 @@ func (a *Agent) Provide(ctx context.Context, req *agentv1.ProvideRequest) (*agen
 			Reason: rpcerr.InputUnknown, Field: "input", Hint: "upload it: cocos-cli data",
 		}, sourceInvalid, ref)
 	}
-	secret, salt, err := readSecret(in, req.GetSecret(), req.GetSalt())
-	if err != nil {
-		return nil, err
+	begin := func() { a.startAsking(in) } // again, as when its owner has consented
+	if len(req.GetSecret())+len(req.GetSalt()) > 0 || in.pull.source.Broker == "" || !a.canAsk() {
+		secret, salt, err := readSecret(in, req.GetSecret(), req.GetSalt())
+		if err != nil {
+			return nil, err
+		}
+		begin = func() {
+			a.startPull(in, func(context.Context) (*source.Secret, manifest.Salt, error) { return secret, salt, nil })
+		}
 	}
-	p, err := a.provide(in, secret, salt)
+	p, err := a.provide(in, begin)
 	if err != nil {
 		return nil, err
 	}
 	return &agentv1.ProvideResponse{State: protoProgress(p)}, nil
 }
 
-func (a *Agent) provide(in *input, secret *source.Secret, salt manifest.Salt) (progress, error) {
+// provide begins to take an input, unless it is there or on its way.
+func (a *Agent) provide(in *input, begin func()) (progress, error) {
 	if err := a.makeWay(in); err != nil {
 		return progress{}, err
 	}
@@ -284,6 +297,6 @@ func (a *Agent) provide(in *input, secret *source.Secret, salt manifest.Salt) (p
 		a.drop(in)
 		in.received.Store(0)
 	}
-	a.startPull(in, func(context.Context) (*source.Secret, manifest.Salt, error) { return secret, salt, nil })
+	begin()
 	return in.progress(), nil
 }

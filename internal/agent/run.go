@@ -41,6 +41,11 @@ func (a *Agent) run(ctx context.Context) {
 		return // stopping; whoever stops waits for us
 	}
 	end.judge(outcome, err)
+	if err := a.checkRegions(); err != nil {
+		// Whatever the algorithm made of it.
+		end.fails(StorageChanged, err.Error(), err.Error())
+	}
+	a.releaseRegions()
 	results, err := a.collect(&end)
 	if err != nil && end.succeeded() {
 		end.fails(AlgorithmFailed, err.Error(), "the results can't be packed, or their archive is larger than /outputs/result_max or the agent's default allows")

@@ -40,13 +40,19 @@ func (e *contentError) Unwrap() error { return e.err }
 
 // newSink makes the sink of an input of which nothing has arrived.
 func (a *Agent) newSink(in *input) (sink, error) {
-	name := filepath.Join(a.dirs.incoming(), string(in.ref.kind)+"."+in.ref.name)
+	if a.cfg.Scratch != nil && onScratch(&a.cfg.Manifest.Manifest, in.ref) {
+		return a.newScratchSink(in)
+	}
+	name := filepath.Join(a.dirs.incoming(), in.fileName())
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	return &fileSink{File: f, target: a.target(in), unpackedMax: in.unpackedMax, check: a.check(in)}, nil
 }
+
+// fileName is that of an input among all others.
+func (in *input) fileName() string { return string(in.ref.kind) + "." + in.ref.name }
 
 // target is where the algorithm finds an input.
 func (a *Agent) target(in *input) string {
@@ -111,7 +117,7 @@ func unpackLimits(unpackedMax int64) archive.Limits {
 
 // unpackError tells what is the archive's fault from what is not.
 func unpackError(err error) error {
-	if err == nil || errors.Is(err, syscall.ENOSPC) {
+	if err == nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EIO) {
 		return err
 	}
 	return &contentError{"make the archive with cocos-cli, and check its unpacked_max in the manifest", err}

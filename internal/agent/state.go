@@ -60,6 +60,9 @@ const (
 	AlgorithmFailed Reason = "algorithm-failed"
 	// AgentFailed: it was not the algorithm's doing.
 	AgentFailed Reason = "agent-failed"
+	// StorageChanged: the host's scratch disk gave back other bytes than were
+	// written to it.
+	StorageChanged Reason = "storage-changed"
 )
 
 // fire changes the state and says so in an event. a.mu is held.

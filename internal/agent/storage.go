@@ -10,11 +10,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ultravioletrs/cocos/internal/scratch"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // Storage is where the agent keeps inputs and outputs: a folder of its own on
-// one file system, in memory or on a disk.
+// one file system, in memory or on a disk. What goes to Scratch is mounted in it.
 type Storage interface {
 	// Dir is the folder; it exists and is empty.
 	Dir() string
@@ -44,6 +45,10 @@ func (s FolderStorage) Room() (int64, error) {
 // folders of the agent, below Storage's.
 type folders struct{ top string }
 
+// images is where the scratch disk's files are mounted, a folder each, before they
+// are bound to their places.
+func (f folders) images() string { return filepath.Join(f.top, "images") }
+
 // incoming holds what has arrived of the inputs, one file each.
 func (f folders) incoming() string { return filepath.Join(f.top, "incoming") }
 
@@ -72,7 +77,7 @@ func makeFolders(dir string) (folders, error) {
 	for _, d := range []struct {
 		name string
 		mode fs.FileMode
-	}{{f.incoming(), 0o700}, {f.output(), 0o700}, {f.work(), 0o755}, {f.datasets(), 0o755}, {f.files(), 0o755}, {f.results(), 0o755}} {
+	}{{f.incoming(), 0o700}, {f.images(), 0o700}, {f.output(), 0o700}, {f.work(), 0o755}, {f.datasets(), 0o755}, {f.files(), 0o755}, {f.results(), 0o755}} {
 		if err := makeFolder(d.name, d.mode); err != nil {
 			return f, errors.Join(err, f.remove())
 		}
@@ -92,7 +97,7 @@ func makeFolder(name string, mode fs.FileMode) error {
 }
 
 func (f folders) remove() error {
-	for _, name := range []string{f.incoming(), f.work(), f.output(), f.program()} {
+	for _, name := range []string{f.incoming(), f.images(), f.work(), f.output(), f.program()} {
 		if err := os.RemoveAll(name); err != nil {
 			// The path may be a name that the algorithm chose.
 			var at *fs.PathError
@@ -105,19 +110,26 @@ func (f folders) remove() error {
 	return nil
 }
 
-// checkRoom refuses a manifest whose inputs can't all be held at once.
-func checkRoom(m *manifest.Manifest, room int64) error {
-	need := m.Algorithm.Size + m.Algorithm.Image.UnpackedMax
-	for _, f := range m.Algorithm.Files {
-		need += f.Size + f.UnpackedMax
+// checkRoom refuses a manifest whose inputs can't all be held at once, in memory and
+// on the scratch disk, if there is one.
+func checkRoom(inputs []*input, m *manifest.Manifest, room int64, disk Scratch) error {
+	// An archive stays until all of it is unpacked. Bounds of a manifest keep the
+	// sums far from overflow.
+	memory, scratched := m.Algorithm.Image.UnpackedMax, int64(0)
+	for _, in := range inputs {
+		if disk != nil && onScratch(m, in.ref) {
+			scratched += scratch.Need(in.size) + scratch.Need(in.unpackedMax)
+		} else {
+			memory += in.size + in.unpackedMax
+		}
 	}
-	for _, d := range m.Datasets {
-		// An archive stays until all of it is unpacked. Bounds of a manifest
-		// keep the sum far from overflow.
-		need += d.Size + d.UnpackedMax
-	}
-	if need > room {
-		return fmt.Errorf("the inputs need %d bytes (the sizes and unpacked_max of /algorithm, /algorithm/files and /datasets), and the agent has room for %d: give the VM more memory", need, room)
+	switch {
+	case memory > room && disk != nil:
+		return fmt.Errorf("what stays in memory of the inputs needs %d bytes (of the program its size and, in a container, /algorithm/image/unpacked_max), and the agent has room for %d: give the VM more memory", memory, room)
+	case memory > room:
+		return fmt.Errorf("the inputs need %d bytes (the sizes and unpacked_max of /algorithm, /algorithm/files and /datasets), and the agent has room for %d: give the VM more memory, or the manifest a scratch disk (/scratch_bytes)", memory, room)
+	case disk != nil && scratched > disk.Room():
+		return fmt.Errorf("what goes to the scratch disk of the inputs needs %d bytes (sizes and unpacked_max of /datasets, /algorithm/files and a container, with the hashes over them), and the disk has %d: raise /scratch_bytes", scratched, disk.Room())
 	}
 	return nil
 }

@@ -43,15 +43,55 @@ func Unpack(r io.Reader, dir string, limits Limits) (err error) {
 		return err
 	}
 	defer root.Close()
-	u := unpacker{root: root, limits: limits}
-	if err := u.all(r); err != nil {
+	if err := Walk(r, limits, func(e Entry, content io.Reader) error { return unpack(root, e, content) }); err != nil {
 		return err
 	}
 	return os.Chmod(dir, execMode)
 }
 
-type unpacker struct {
-	root    *os.Root
+// Entry is a file or folder in an archive.
+type Entry struct {
+	// Name is its path, without a slash at the end.
+	Name string
+	// Folder: it is a folder, with mode 0755; its own folder came before it.
+	Folder bool
+	// Mode is 0644 or 0755, Size in bytes; of a file.
+	Mode os.FileMode
+	Size int64
+}
+
+// Walk hands each entry of an archive that Pack wrote to visit, with the content
+// of a file, after all that Unpack checks of it. What r is may be sought over where
+// visit does not read it. Whoever visits has to forget everything after an error,
+// for that may come behind the last entry.
+func Walk(r io.Reader, limits Limits, visit func(e Entry, content io.Reader) error) error {
+	u := walker{visit: visit, limits: limits}
+	return u.all(r)
+}
+
+func unpack(root *os.Root, e Entry, content io.Reader) error {
+	if e.Folder {
+		if err := root.Mkdir(e.Name, 0o700); err != nil {
+			return err
+		}
+		return root.Chmod(e.Name, execMode)
+	}
+	f, err := root.OpenFile(e.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(f, content); err != nil {
+		return fmt.Errorf("entry %q: %w", e.Name, err)
+	}
+	if err := f.Chmod(e.Mode); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+type walker struct {
+	visit   func(e Entry, content io.Reader) error
 	limits  Limits
 	entries int
 	bytes   int64
@@ -59,7 +99,7 @@ type unpacker struct {
 	open    []string // folders that the next entry may be in, outermost first
 }
 
-func (u *unpacker) all(r io.Reader) error {
+func (u *walker) all(r io.Reader) error {
 	t := tar.NewReader(r)
 	for {
 		h, err := t.Next()
@@ -77,7 +117,7 @@ func (u *unpacker) all(r io.Reader) error {
 
 // atEnd refuses bytes after the archive but padding: they would be part of its
 // digest and of nothing else.
-func (u *unpacker) atEnd(r io.Reader) error {
+func (u *walker) atEnd(r io.Reader) error {
 	left := u.limits.Padding
 	b := make([]byte, min(left, readSize)+1)
 	zero := make([]byte, len(b))
@@ -95,7 +135,7 @@ func (u *unpacker) atEnd(r io.Reader) error {
 	}
 }
 
-func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
+func (u *walker) entry(h *tar.Header, content io.Reader) error {
 	name, isDir := strings.CutSuffix(h.Name, "/")
 	if err := checkName(name); err != nil {
 		return err
@@ -115,16 +155,12 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	}
 	if isDir {
 		u.open = append(u.open, name)
-		if err := u.root.Mkdir(name, 0o700); err != nil {
-			return err
-		}
-		return u.root.Chmod(name, execMode)
 	}
-	return u.file(name, h, content)
+	return u.visit(Entry{Name: name, Folder: isDir, Mode: os.FileMode(h.Mode), Size: h.Size}, content)
 }
 
 // count charges the entry before anything is made of it.
-func (u *unpacker) count(h *tar.Header, name string) error {
+func (u *walker) count(h *tar.Header, name string) error {
 	u.entries++
 	switch depth := strings.Count(name, "/") + 1; {
 	case u.entries > u.limits.Entries:
@@ -142,7 +178,7 @@ func (u *unpacker) count(h *tar.Header, name string) error {
 
 // inOpenFolder wants the entry's folder to have come before it, as its order
 // makes it: then nothing is created that is not an entry.
-func (u *unpacker) inOpenFolder(name string) error {
+func (u *walker) inOpenFolder(name string) error {
 	parent := path.Dir(name)
 	for len(u.open) > 0 && u.open[len(u.open)-1] != parent {
 		u.open = u.open[:len(u.open)-1]
@@ -151,21 +187,6 @@ func (u *unpacker) inOpenFolder(name string) error {
 		return fmt.Errorf("entry %q is in a folder that has no entry", name)
 	}
 	return nil
-}
-
-func (u *unpacker) file(name string, h *tar.Header, content io.Reader) error {
-	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := io.Copy(f, content); err != nil {
-		return fmt.Errorf("entry %q: %w", name, err)
-	}
-	if err := f.Chmod(os.FileMode(h.Mode)); err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 // checkForm refuses all that Pack does not write.

@@ -89,10 +89,14 @@ func (a *app) noteApproval(f *manifest.Frozen) error {
 // unchanged refuses another manifest than the one that was approved on this
 // machine under the same id. Where none was, there is nothing to compare.
 func (a *app) unchanged(id *identity) error {
-	f := id.manifest
-	if f == nil {
+	if id.manifest == nil {
 		return nil
 	}
+	return a.asApproved(a.conn.manifest, id.manifest)
+}
+
+// asApproved is unchanged for the manifest of a file.
+func (a *app) asApproved(file string, f *manifest.Frozen) error {
 	var known approvals
 	if err := a.readHome(approvalsFile, &known); err != nil {
 		if errors.Is(err, errNoHome) {
@@ -110,8 +114,8 @@ func (a *app) unchanged(id *identity) error {
 	}
 	return &problem{reason: reasonChanged, field: "/id",
 		err: fmt.Errorf("%s is not the manifest that you approved for the computation %q: its digest is %s, and on %s you approved %s",
-			a.conn.manifest, clean(f.ID), f.Digest, known.Approvals[i].Since.Format(time.RFC3339), known.Approvals[i].Manifest),
+			file, clean(f.ID), f.Digest, known.Approvals[i].Since.Format(time.RFC3339), known.Approvals[i].Manifest),
 		hint: fmt.Sprintf("nothing was sent. Give the --manifest that you approved; or look at this one (cocos-cli manifest show %s), and if it is what you want, approve it (cocos-cli manifest approve) or, where it does not ask for that, take the other one out of %s",
-			a.conn.manifest, filepath.Join(dir, approvalsFile)),
+			file, filepath.Join(dir, approvalsFile)),
 	}
 }

@@ -25,12 +25,7 @@ there is used again.`,
 		Example: `  cocos-cli checksum algorithm.py iris.csv
   cocos-cli checksum --commit answer.salt answer.csv
   cocos-cli checksum --json images/`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return exactly("PATH")(cmd, args)
-			}
-			return nil
-		},
+		Args: atLeastOne("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if salt != "" && len(args) > 1 {
 				return usagef("give one PATH: each input has a salt of its own", "--commit takes one input")

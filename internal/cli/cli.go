@@ -184,7 +184,7 @@ Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 		commands []*cobra.Command
 	}{
 		{"On your own machine:", []*cobra.Command{
-			a.keysCmd(), a.checksumCmd(), a.encryptCmd(), a.containerCmd(), a.contactsCmd(), a.manifestCmd(), a.measureCmd(), a.policyCmd(), a.receiptCmd(), a.instancesCmd(),
+			a.keysCmd(), a.checksumCmd(), a.encryptCmd(), a.containerCmd(), a.contactsCmd(), a.manifestCmd(), a.measureCmd(), a.policyCmd(), a.receiptCmd(), a.instancesCmd(), a.brokerCmd(),
 		}},
 		{"With the Computation Management service:", []*cobra.Command{
 			a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.accountCmd(), a.tokensCmd(), a.workspacesCmd(), a.membersCmd(), a.invitationsCmd(),
@@ -255,6 +255,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 			return usagef(seeHelp(cmd), "%s is missing", names[len(args)])
 		case len(args) > len(names):
 			return usagef(seeHelp(cmd), "unexpected argument %q", args[len(names)])
+		}
+		return nil
+	}
+}
+
+// atLeastOne accepts one argument of that name, or more.
+func atLeastOne(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return exactly(name)(cmd, args)
 		}
 		return nil
 	}

@@ -69,10 +69,11 @@ type peer struct {
 	// fetches: appraising may take longer than the agent waits.
 	fetches bool
 	// known is what refusals are explained with, read when it is needed.
-	known   func() (explain.Inputs, error)
-	causes  *causes
-	options []grpc.DialOption
-	conn    *grpc.ClientConn
+	known  func() (explain.Inputs, error)
+	causes *causes
+	creds  credentials.TransportCredentials
+	signer callauth.Signer
+	conn   *grpc.ClientConn
 }
 
 // connect makes a connection over which calls can go.
@@ -116,15 +117,16 @@ func (a *app) prepare(cmd *cobra.Command, id *identity, role manifest.Role) (*pe
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{address: c.agent, timeout: c.timeout, mutual: c.clientCert != "", causes: &causes{}, app: a, attested: id.attested(), fetches: c.policy.fetch, known: known}
-	p.options = append(bulk.DialOptions(),
-		grpc.WithTransportCredentials(watched{creds, p.causes}),
-		grpc.WithPerRPCCredentials(callauth.Signer{Key: id.key, Role: role, Digest: id.digest}),
-		grpc.WithContextDialer(p.causes.dial),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: c.timeout}),
-		grpc.WithUserAgent("cocos-cli"),
-	)
+	p := &peer{address: c.agent, timeout: c.timeout, mutual: c.clientCert != "", causes: &causes{}, app: a, attested: id.attested(), fetches: c.policy.fetch, known: known,
+		creds: creds, signer: callauth.Signer{Key: id.key, Role: role, Digest: id.digest}}
 	return p, p.reconnect()
+}
+
+// another is one more connection to the same agent, under the same conditions.
+func (p *peer) another() (*peer, error) {
+	q := *p
+	q.conn, q.AgentServiceClient, q.causes = nil, nil, &causes{}
+	return &q, q.reconnect()
 }
 
 // reconnect drops the connection, if there is one, for one that makes its first
@@ -132,7 +134,13 @@ func (a *app) prepare(cmd *cobra.Command, id *identity, role manifest.Role) (*pe
 func (p *peer) reconnect() error {
 	p.close()
 	// passthrough: the dialer gets the address as it was given.
-	conn, err := grpc.NewClient("passthrough:///"+p.address, p.options...)
+	conn, err := grpc.NewClient("passthrough:///"+p.address, append(bulk.DialOptions(),
+		grpc.WithTransportCredentials(watched{p.creds, p.causes}),
+		grpc.WithPerRPCCredentials(p.signer),
+		grpc.WithContextDialer(p.causes.dial),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: p.timeout}),
+		grpc.WithUserAgent("cocos-cli"),
+	)...)
 	if err != nil {
 		return fmt.Errorf("connecting to %s: %w", p.address, err)
 	}

@@ -17,17 +17,23 @@ func (a *app) dataCmd() *cobra.Command {
 		skip       bool
 	)
 	cmd := &cobra.Command{
-		Use:   "data PATH",
-		Short: "Bring a dataset",
-		Long: `Send a dataset to the agent: a file, or a folder as its deterministic archive.
-It is compared with the manifest before a byte is sent, and its name is found there
-by its digest. An upload that was cut goes on where it stopped.`,
+		Use:   "data PATH...",
+		Short: "Bring datasets",
+		Long: `Send datasets to the agent: each a file, or a folder as its deterministic archive.
+They are compared with the manifest before a byte of them is sent, and their names are
+found there by their digests. Several are sent side by side; where one fails the
+others go on. An upload that was cut goes on where it stopped.`,
 		Example: `  cocos-cli data iris.csv --agent 127.0.0.1:7020 --agent-key sha256:… \
     --key bob.pem --manifest manifest.json
   cocos-cli data images/ --agent 127.0.0.1:7020 --policy policy.json \
+    --key bob.pem --manifest manifest.json
+  cocos-cli data scans-*.tar --agent 127.0.0.1:7020 --policy policy.json \
     --key bob.pem --manifest manifest.json`,
-		Args: exactly("PATH"),
+		Args: atLeastOne("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return a.bringAll(cmd, args, name != "", salt != "", skip)
+			}
 			in, err := openInput(args[0])
 			if err != nil {
 				return fmt.Errorf("bringing a dataset: %w", err)

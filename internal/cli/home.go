@@ -69,13 +69,21 @@ func (a *app) updateHome(name string, content versioned, change func() error) er
 	if err != nil {
 		return err
 	}
+	return updateOwn(dir, name, content, change)
+}
+
+// writableHint is what to do about a folder that can't be used.
+const writableHint = "set COCOS_HOME to a folder that you can write to"
+
+// updateOwn is updateHome for a folder of one's own, which it makes.
+func updateOwn(dir, name string, content versioned, change func() error) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return advise(fmt.Errorf("making the folder of this program: %w", err), "set COCOS_HOME to a folder that you can write to")
+		return advise(fmt.Errorf("making the folder of this program: %w", err), writableHint)
 	}
 	file := filepath.Join(dir, name)
 	unlock, err := lockFile(file + ".lock")
 	if err != nil {
-		return advise(fmt.Errorf("locking %s: %w", file, err), "set COCOS_HOME to a folder that you can write to")
+		return advise(fmt.Errorf("locking %s: %w", file, err), writableHint)
 	}
 	defer unlock()
 	if err := readOwn(file, content); err != nil {

@@ -94,6 +94,7 @@ type machineInfo struct {
 	MaxVCPUs    uint32      `json:"max_vcpus"`
 	Memory      uint64      `json:"memory"`
 	MaxMemory   uint64      `json:"max_memory,omitempty"`
+	Scratch     uint64      `json:"scratch,omitempty"`
 	QEMU        string      `json:"qemu"`
 	Sudo        bool        `json:"sudo"`
 	Images      []imageInfo `json:"images"`
@@ -159,7 +160,7 @@ func infoOfShow(s *controlv1.ShowResponse) *showInfo {
 	if m := s.GetMachine(); m != nil {
 		info.Machine = &machineInfo{
 			Type: m.GetType(), CPU: m.GetCpu(), Accelerator: m.GetAccelerator(), VCPUs: m.GetVcpus(), MaxVCPUs: m.GetMaxVcpus(),
-			Memory: m.GetMemory(), MaxMemory: m.GetMaxMemory(), QEMU: m.GetQemu(), Sudo: m.GetSudo(), Images: infoOfImages(m.GetImages()),
+			Memory: m.GetMemory(), Scratch: m.GetScratch(), MaxMemory: m.GetMaxMemory(), QEMU: m.GetQemu(), Sudo: m.GetSudo(), Images: infoOfImages(m.GetImages()),
 			CommandLine: m.GetCommandLine(), Vsock: m.GetVsock(), GuestCID: m.GetGuestCid(), Forward: m.GetForward(), AgentPort: m.GetAgentPort(),
 			Address: m.GetGuestAddress(), Gateway: m.GetGuestGateway(), LogLevel: m.GetAgentLogLevel(), ServerCert: m.GetServerCertSha256(),
 			MutualTLS: m.GetMutualTls(), Approvals: m.GetApprovals(), Trace: m.GetTrace(), TEE: m.GetTee(), LaunchField: m.GetLaunchField(),

@@ -271,6 +271,9 @@ func (m *machineInfo) rows(r *rows) {
 		r.add("launch field", "%s", m.LaunchField)
 	}
 	r.images(m.Images)
+	if m.Scratch > 0 {
+		r.add("scratch disk", "%s", size(int64(m.Scratch)))
+	}
 	if m.CommandLine != "" {
 		r.add("command line", "%s", m.CommandLine)
 	}

@@ -15,8 +15,12 @@ const (
 	samples   = 16                     // so the rate looks back on 8 s, or on some lines
 )
 
-// progress shows how far a transfer has come. It belongs to one goroutine.
+// progress shows how far a transfer has come. It belongs to one goroutine, but for
+// what a group shows of it.
 type progress struct {
+	// group shows it together with others; nil: it shows itself.
+	group *together
+
 	w       io.Writer
 	silent  bool
 	columns func() int
@@ -48,14 +52,32 @@ func (o *output) progress(label string, total int64) *progress {
 
 // begin says that done bytes were there before this run's first.
 func (p *progress) begin(done int64) {
+	defer p.group.lock()()
 	p.from, p.done, p.n = done, done, 0
 	p.mark(p.now())
 }
 
+// expect says how many bytes there are to be.
+func (p *progress) expect(total int64) {
+	defer p.group.lock()()
+	p.total = total
+}
+
+// reach is set without showing it.
+func (p *progress) reach(done int64) {
+	defer p.group.lock()()
+	p.done = done
+}
+
 // set says how many bytes are done.
 func (p *progress) set(done int64) {
+	defer p.group.lock()()
 	p.done = done
 	if p.silent {
+		return
+	}
+	if p.group != nil && p.columns() > 0 {
+		p.group.draw()
 		return
 	}
 	now := p.now()
@@ -80,6 +102,7 @@ func (p *progress) note(format string, args ...any) {
 	if p.silent {
 		return
 	}
+	defer p.group.lock()()
 	p.clear()
 	fmt.Fprintf(p.w, "%s: %s\n", p.label, clean(fmt.Sprintf(format, args...)))
 }
@@ -89,6 +112,7 @@ func (p *progress) finish(verb string) {
 	if p.silent {
 		return
 	}
+	defer p.group.lock()()
 	p.clear()
 	moved, took := p.done-p.from, p.now().Sub(p.started)
 	s := fmt.Sprintf("%s: %s %s in %s", p.label, verb, size(p.done), brief(took))
@@ -104,6 +128,7 @@ func (p *progress) finish(verb string) {
 // stop takes the bar away, for an error that follows.
 func (p *progress) stop() {
 	if !p.silent {
+		defer p.group.lock()()
 		p.clear()
 	}
 }
@@ -183,6 +208,9 @@ func cut(s string, n int) string {
 }
 
 func (p *progress) clear() {
+	if p.group != nil {
+		p.group.bar.clear()
+	}
 	if p.drawn {
 		fmt.Fprint(p.w, "\r\x1b[K")
 		p.drawn = false

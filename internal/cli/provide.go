@@ -38,7 +38,8 @@ from these variables: for s3://, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AW
 for others COCOS_SOURCE_USERNAME and COCOS_SOURCE_PASSWORD, with COCOS_SOURCE_TOKEN_SERVER
 (HOST:PORT) if a registry's token service is another server; or COCOS_SOURCE_TOKEN.
 
-Without any of it the agent only tries again.`,
+Without any of it the agent only tries again, and asks the key broker again, if the
+source has one.`,
 		Example: `  cocos-cli data provide --age-identity scans.key --agent 127.0.0.1:7020 \
     --policy policy.json --key bob.pem --manifest manifest.json
   cocos-cli data provide --name scans --secret scans.json --from-env \
@@ -137,7 +138,8 @@ func (a *app) provision(d *manifest.Dataset, o *providing) (*agentv1.ProvideRequ
 		return nil, err
 	}
 	if d.Source.Broker != "" && text == nil && o.salt == "" {
-		a.out.hint("nothing is handed over: the agent only tries again, without the key broker")
+		a.out.hint("nothing is handed over: the agent asks the key broker again")
+		return &agentv1.ProvideRequest{Input: &agentv1.InputRef{Kind: agentv1.InputKind_INPUT_KIND_DATASET, Name: d.Name}}, nil
 	}
 	secret, err := source.ParseSecret(text)
 	if err == nil {

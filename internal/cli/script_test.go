@@ -74,6 +74,12 @@ func TestScripts(t *testing.T) {
 			"firmware":  cmdFirmware,
 			"evidence":  cmdEvidence,
 			"simroot":   cmdSimRoot,
+			// A key broker, and VMs that ask it.
+			"port":        cmdPort,
+			"certificate": cmdCertificate,
+			"sourced":     cmdSourced,
+			"ask":         cmdAsk,
+			"consent":     cmdConsent,
 			// The Computation Management service.
 			"service":     cmdService,
 			"let":         cmdLet,

@@ -39,12 +39,18 @@ type uploaded struct {
 // upload sends in as what ref names, from where the agent has it, until the
 // agent has verified all of it.
 func (a *app) upload(ctx context.Context, p *peer, in input, ref *agentv1.InputRef) (uploaded, error) {
+	return a.uploadIn(ctx, p, in, ref, nil)
+}
+
+// uploadIn is upload as one of several, or with nil alone.
+func (a *app) uploadIn(ctx context.Context, p *peer, in input, ref *agentv1.InputRef, all *together) (uploaded, error) {
 	u := &upload{in: in, ref: ref, name: "algorithm", peer: p, try: retry{sleep: a.sleep, resume: goesOn}}
 	if ref.GetKind() != agentv1.InputKind_INPUT_KIND_ALGORITHM {
 		u.name = kindOfInput(ref) + " " + ref.GetName()
 	}
 	done := uploaded{Input: u.name, Path: in.path, SHA256: in.digest}
 	u.show = a.out.progress(u.name, in.size)
+	all.join(u.show)
 	defer u.show.stop()
 	for first := true; ; first = false {
 		err := u.attempt(ctx, &done, first)
@@ -73,7 +79,7 @@ func (u *upload) attempt(ctx context.Context, done *uploaded, first bool) error 
 	if err := u.compare(held, want); err != nil {
 		return err
 	}
-	u.show.total = want
+	u.show.expect(want)
 	done.Size = want
 	if first {
 		done.Resumed, done.Already = held, st.GetComplete()
@@ -94,7 +100,7 @@ func (u *upload) attempt(ctx context.Context, done *uploaded, first bool) error 
 }
 
 func (u *upload) finish(want int64, already bool) {
-	u.show.done = want
+	u.show.reach(want)
 	if already {
 		u.show.note("the agent has it already, %s", size(want))
 		return

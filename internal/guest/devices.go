@@ -17,18 +17,24 @@ type device struct {
 	class          string // base class and subclass, "0x0200"
 }
 
-// guestDevices are those that an attested guest may have, each once: QEMU's q35
-// machine, and what a VM of Cocos is given. The drivers of others are code that
-// a host could reach.
+// guestDevices are those that an attested guest may have, each once but for disks:
+// QEMU's q35 machine, and what a VM of Cocos is given. The drivers of others are
+// code that a host could reach.
 var guestDevices = map[device]string{
 	{"0x8086", "0x29c0", "0x0600"}: "q35 host bridge",
 	{"0x8086", "0x2918", "0x0601"}: "ICH9 LPC bridge",
 	{"0x8086", "0x2922", "0x0106"}: "ICH9 SATA controller",
 	{"0x8086", "0x2930", "0x0c05"}: "ICH9 SMBus controller",
 	{"0x1af4", "0x1041", "0x0200"}: "virtio network",
-	{"0x1af4", "0x1042", "0x0100"}: "virtio disk",
+	virtioDisk:                     "virtio disk",
 	{"0x1af4", "0x1053", "0x0780"}: "virtio vsock",
 }
+
+var virtioDisk = device{"0x1af4", "0x1042", "0x0100"}
+
+// maxDisks are the runtime disk and the scratch disk. Which is which shows when
+// their driver has them (findDisks).
+const maxDisks = 2
 
 const (
 	pciDevices    = "bus/pci/devices"
@@ -81,7 +87,7 @@ func checkDevices(sys string) error {
 	if err != nil {
 		return fmt.Errorf("looking for devices: %w", err)
 	}
-	seen := map[device]string{}
+	seen, virtioDisks := map[device]string{}, 0
 	for _, name := range names {
 		d, err := readDevice(filepath.Join(dir, name))
 		if err != nil {
@@ -90,6 +96,12 @@ func checkDevices(sys string) error {
 		what, ok := guestDevices[d]
 		if !ok {
 			return fmt.Errorf("PCI device %s is %s:%s of class %s, which an attested guest must not have", name, d.vendor, d.device, d.class)
+		}
+		if d == virtioDisk {
+			if virtioDisks++; virtioDisks > maxDisks {
+				return fmt.Errorf("PCI device %s is one %s more than the %d that an attested guest has", name, what, maxDisks)
+			}
+			continue
 		}
 		if first, twice := seen[d]; twice {
 			return fmt.Errorf("PCI device %s is a second %s beside %s: an attested guest has one", name, what, first)

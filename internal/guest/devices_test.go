@@ -67,10 +67,14 @@ func TestCheckDevices(t *testing.T) {
 		"an old virtio network":    {pci("0000:00:01.0", "0x1af4 0x1000 0x020000"), virtio(), "0x1af4:0x1000"},
 		"a known one, other class": {pci("0000:00:01.0", "0x1af4 0x1041 0x030000"), virtio(), "of class 0x0300"},
 		"a second network":         {pci("0000:00:04.0", "0x1af4 0x1041 0x020000"), virtio(), "second virtio network"},
-		"a second disk":            {pci("0000:00:04.0", "0x1af4 0x1042 0x010000"), virtio(), "second virtio disk"},
-		"no class":                 {pci("0000:00:04.0", "0x1af4 0x1041 0x"), virtio(), "of class 0x,"},
-		"virtio by ACPI":           {pci(), virtio("virtio2", "LNRO0005:00"), "virtio device virtio2 is not on the PCI bus"},
-		"virtio on another bus":    {pci(), virtio("virtio2", "pci0000:00/0000:00:09.0"), "virtio2"},
+		"a second disk":            {pci("0000:00:04.0", "0x1af4 0x1042 0x010000"), virtio(), ""},
+		"a third disk": {
+			pci("0000:00:04.0", "0x1af4 0x1042 0x010000", "0000:00:05.0", "0x1af4 0x1042 0x010000"), virtio(),
+			"one virtio disk more than the 2",
+		},
+		"no class":              {pci("0000:00:04.0", "0x1af4 0x1041 0x"), virtio(), "of class 0x,"},
+		"virtio by ACPI":        {pci(), virtio("virtio2", "LNRO0005:00"), "virtio device virtio2 is not on the PCI bus"},
+		"virtio on another bus": {pci(), virtio("virtio2", "pci0000:00/0000:00:09.0"), "virtio2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sys := sysfs(t, tt.pci, tt.virtio)

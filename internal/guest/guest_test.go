@@ -190,41 +190,6 @@ func TestCheckRDRAND(t *testing.T) {
 	}
 }
 
-func TestFindDisk(t *testing.T) {
-	disk := func(t *testing.T, sys, name, sectors string) {
-		t.Helper()
-		if err := os.MkdirAll(filepath.Join(sys, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(sys, name, "size"), []byte(sectors), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, tt := range map[string]struct {
-		disks map[string]string
-		want  string
-		err   string
-	}{
-		"one":         {map[string]string{"vda": "16\n", "loop0": "8\n"}, "vda", ""},
-		"larger":      {map[string]string{"vdb": "1024\n"}, "vdb", ""},
-		"none":        {map[string]string{"loop0": "16\n"}, "", "has none"},
-		"two":         {map[string]string{"vda": "16\n", "vdb": "16\n"}, "", "vda vdb"},
-		"too small":   {map[string]string{"vda": "15\n"}, "", "has 7680 bytes"},
-		"size unread": {map[string]string{"vda": "x\n"}, "", "size"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			sys := t.TempDir()
-			for n, s := range tt.disks {
-				disk(t, sys, n, s)
-			}
-			got, err := findDisk(sys, 8192)
-			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-				t.Errorf("%q, %v; want %q, %q", got, err, tt.want, tt.err)
-			}
-		})
-	}
-}
-
 func TestCheckNetwork(t *testing.T) {
 	tests := []struct{ address, gateway, want string }{
 		{"10.0.2.15/24", "10.0.2.2", ""},

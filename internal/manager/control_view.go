@@ -65,6 +65,13 @@ func (c *control) Status(context.Context, *controlv1.StatusRequest) (*controlv1.
 		{Name: "life", Unit: "seconds", Limit: uint64(l.MaxLife / time.Second), Variable: "MANAGER_MAX_TTL"},
 		{Name: "free disk", Unit: "bytes", Used: s.DiskFree, Limit: uint64(l.MinFreeDisk), Variable: "MANAGER_MIN_FREE_DISK"},
 	}
+	if l.MaxScratch > 0 {
+		scratch := &controlv1.Limit{Name: "scratch", Unit: "bytes", Used: uint64(used.scratch), Variable: "MANAGER_SCRATCH_MAX"}
+		if l.MaxScratch != NoLimit {
+			scratch.Limit = uint64(l.MaxScratch)
+		}
+		s.Limits = append(s.Limits, scratch)
+	}
 	return s, nil
 }
 
@@ -219,7 +226,7 @@ func machineView(spec vm.Spec) *controlv1.Machine {
 	m, a := spec.Machine, spec.Agent
 	out := &controlv1.Machine{
 		Type: m.Type, Cpu: m.CPU, Accelerator: m.Accel, Vcpus: uint32(m.VCPUs), MaxVcpus: uint32(m.MaxVCPUs),
-		Memory: uint64(m.Memory.MiB) << 20, MaxMemory: uint64(m.Memory.MaxMiB) << 20,
+		Memory: uint64(m.Memory.MiB) << 20, Scratch: uint64(m.ScratchBytes), MaxMemory: uint64(m.Memory.MaxMiB) << 20,
 		Qemu: m.QEMU, Sudo: m.Sudo, Images: images(m, nil), CommandLine: m.Boot.CommandLine,
 		Vsock: string(m.Vsock.Way), GuestCid: m.Vsock.GuestCID, Forward: m.Net.Forward.String(),
 		AgentPort: uint32(a.Port), AgentLogLevel: a.LogLevel, MutualTls: len(a.ClientCACerts) > 0,

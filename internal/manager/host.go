@@ -25,6 +25,9 @@ type Host struct {
 	HostData []byte
 	Limits   Limits
 	Forward  Forward
+	// Egress is whether VMs whose manifests name servers get connections to them,
+	// and to which beside public ones; nil: they get none.
+	Egress *vm.Egress
 	// GuestPort is where the agent listens unless a request says otherwise.
 	GuestPort uint16
 	// GuestAddress and GuestGateway are the guest's network, the same in every
@@ -38,6 +41,7 @@ func (h Host) spec(runID string, v verdict, port uint16, usedCIDs map[uint32]boo
 	machine := h.Machine
 	machine.TEE = h.tee(attest.LaunchDigestsOf(v.frozen.Raw))
 	machine.Limits.Life = v.life
+	machine.ScratchBytes = v.frozen.ScratchBytes
 	machine.Net.Forward = netip.AddrPortFrom(h.Forward.Addr, port)
 	if machine.Vsock.Way == vm.VsockKernel {
 		cid, err := freeCID(machine.Vsock.GuestCID, usedCIDs)
@@ -47,6 +51,9 @@ func (h Host) spec(runID string, v verdict, port uint16, usedCIDs map[uint32]boo
 		machine.Vsock.GuestCID = cid
 	}
 	spec := vm.Spec{RunID: runID, Manifest: v.frozen.Raw, Approvals: v.approvals, Agent: v.agent, Machine: machine, Trace: v.trace}
+	if len(v.frozen.Servers()) > 0 {
+		spec.Egress = h.Egress
+	}
 	if err := qemu.Validate(spec); err != nil {
 		return vm.Spec{}, fmt.Errorf("this host's VMs can't be started: %w", err)
 	}

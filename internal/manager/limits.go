@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -23,24 +24,31 @@ type Limits struct {
 	// MinFreeDisk is what must stay free on the state directory's file system,
 	// in bytes, beside what the VMs may still write.
 	MinFreeDisk int64
+	// MaxScratch is what the scratch disks of all VMs may have together, in bytes;
+	// 0: no VM gets one, NoLimit: as much as there is room for.
+	MaxScratch int64
 	// MaxLife is how long a VM may live, and how long one lives whose request
 	// does not say.
 	MaxLife time.Duration
 }
 
+// NoLimit as MaxScratch: what is free is the limit.
+const NoLimit = math.MaxInt64
+
 // demand is what one VM takes of its host, or what several take together.
 type demand struct {
 	vms, memoryMiB, vcpus int
-	// disk is what may still be written to the state directory, in bytes.
-	disk int64
+	// disk is what may still be written to the state directory, in bytes; scratch
+	// is the size of scratch disks, whether written to or not.
+	disk, scratch int64
 }
 
 func (d demand) plus(e demand) demand {
-	return demand{vms: d.vms + e.vms, memoryMiB: d.memoryMiB + e.memoryMiB, vcpus: d.vcpus + e.vcpus, disk: d.disk + e.disk}
+	return demand{vms: d.vms + e.vms, memoryMiB: d.memoryMiB + e.memoryMiB, vcpus: d.vcpus + e.vcpus, disk: d.disk + e.disk, scratch: d.scratch + e.scratch}
 }
 
-// What a VM's folder may grow to, in bytes, beside its firmware variables and
-// its overlay: two spools, of which the shim's is the one that can fill, the
+// What a VM's folder may grow to, in bytes, beside its firmware variables, its
+// overlay and its scratch disk: two spools, of which the shim's is the one that can fill, the
 // console's two halves, the specification, and the shim's log.
 const (
 	maxSpool   = 256<<20 + 4<<20
@@ -50,7 +58,7 @@ const (
 
 // demandOf is what a VM on this machine may take at most.
 func demandOf(m vm.Machine) (demand, error) {
-	d := demand{vms: 1, memoryMiB: m.Memory.MiB, vcpus: m.VCPUs, disk: maxSpool + maxConsole + maxRest}
+	d := demand{vms: 1, memoryMiB: m.Memory.MiB, vcpus: m.VCPUs, scratch: m.ScratchBytes, disk: maxSpool + maxConsole + maxRest + m.ScratchBytes}
 	if f := m.Boot.Firmware; f != nil && f.Vars.File != "" {
 		info, err := os.Stat(f.Vars.File)
 		if err != nil {
@@ -87,7 +95,8 @@ func (l Limits) refuse(used, want demand, free int64) []Fault {
 		refuse("stop a run, wait for one to end, lower MANAGER_QEMU_SMP_COUNT, or raise MANAGER_MAX_VCPUS",
 			"the VM needs %d virtual CPUs, and %d of at most %d are used (MANAGER_MAX_VCPUS)", want.vcpus, used.vcpus, l.MaxVCPUs)
 	}
-	if l.MinFreeDisk > 0 && free-used.disk-want.disk < l.MinFreeDisk {
+	l.refuseScratch(used, want, refuse, &faults)
+	if (l.MinFreeDisk > 0 || want.scratch > 0) && free-used.disk-want.disk < l.MinFreeDisk {
 		const mib = 1 << 20
 		refuse("make room on the file system of MANAGER_STATE_DIR, stop a run, or lower MANAGER_MIN_FREE_DISK",
 			"the VM may write %d MiB, and of %d MiB free on the state directory's file system %d are kept for the VMs that are there and %d must stay free (MANAGER_MIN_FREE_DISK)",
@@ -96,8 +105,29 @@ func (l Limits) refuse(used, want demand, free int64) []Fault {
 	return faults
 }
 
-// room tells what forbids one more VM on this host. m.admission is held.
-func (m *Manager) room() ([]Fault, error) {
+// refuseScratch names a limit of scratch disks. What no VM of this host gets, now
+// or later, is said of the request's field; what others have at present is not.
+func (l Limits) refuseScratch(used, want demand, now func(hint, format string, args ...any), faults *[]Fault) {
+	const field = "manifest/scratch_bytes"
+	never := func(format string, args ...any) {
+		*faults = append(*faults, Fault{Reason: NoCapacity, Field: field, Message: fmt.Sprintf(format, args...),
+			Hint: "ask another host, or for smaller inputs; the host's operator can raise MANAGER_SCRATCH_MAX"})
+	}
+	switch {
+	case want.scratch == 0:
+	case l.MaxScratch == 0:
+		never("is %d; VMs of this host have no scratch disk (MANAGER_SCRATCH_MAX)", want.scratch)
+	case want.scratch > l.MaxScratch:
+		never("is %d; all scratch disks of this host may have %d bytes together (MANAGER_SCRATCH_MAX)", want.scratch, l.MaxScratch)
+	case want.scratch > l.MaxScratch-used.scratch:
+		now("stop a run, wait for one to end, or raise MANAGER_SCRATCH_MAX",
+			"the VM needs a scratch disk of %d MiB, and %d of at most %d MiB are used (MANAGER_SCRATCH_MAX)", want.scratch>>20, used.scratch>>20, l.MaxScratch>>20)
+	}
+}
+
+// room tells what forbids one more VM on this host, with a scratch disk of so many
+// bytes. m.admission is held.
+func (m *Manager) room(scratch int64) ([]Fault, error) {
 	m.mu.Lock()
 	draining, used := m.draining, m.used()
 	m.mu.Unlock()
@@ -105,7 +135,9 @@ func (m *Manager) room() ([]Fault, error) {
 		return []Fault{{Reason: NoCapacity, Message: "this host is shutting down",
 			Hint: "ask another host, or this one when its Manager has been started again"}}, nil
 	}
-	want, err := demandOf(m.cfg.Host.Machine)
+	machine := m.cfg.Host.Machine
+	machine.ScratchBytes = scratch
+	want, err := demandOf(machine)
 	if err != nil {
 		return nil, err
 	}

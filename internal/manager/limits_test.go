@@ -19,6 +19,9 @@ func TestLimits(t *testing.T) {
 	all := Limits{MaxVMs: 4, MaxMemoryMiB: 4096, MaxVCPUs: 8, MinFreeDisk: 2 * gib}
 	used := demand{vms: 3, memoryMiB: 3072, vcpus: 6, disk: 3 * gib}
 	want := demand{vms: 1, memoryMiB: 1024, vcpus: 2, disk: gib}
+	room, free := all, Limits{MaxScratch: NoLimit}
+	room.MaxScratch = 5 * gib
+	scratch := func(d demand, n int64) demand { d.scratch = n; return d }
 	for name, c := range map[string]struct {
 		limits     Limits
 		used, want demand
@@ -26,14 +29,18 @@ func TestLimits(t *testing.T) {
 		says       []string // of each fault, a part
 	}{
 		"exactly at every limit": {all, used, want, 6 * gib, nil},
-		"one VM too many":        {all, demand{4, 3072, 6, 3 * gib}, want, 6 * gib, []string{"4 of at most 4 VMs"}},
-		"1 MiB too much":         {all, used, demand{1, 1025, 2, gib}, 6 * gib, []string{"needs 1025 MiB of memory, and 3072 of at most 4096"}},
-		"one virtual CPU over":   {all, used, demand{1, 1024, 3, gib}, 6 * gib, []string{"needs 3 virtual CPUs, and 6 of at most 8"}},
+		"one VM too many":        {all, demand{4, 3072, 6, 3 * gib, 0}, want, 6 * gib, []string{"4 of at most 4 VMs"}},
+		"1 MiB too much":         {all, used, demand{1, 1025, 2, gib, 0}, 6 * gib, []string{"needs 1025 MiB of memory, and 3072 of at most 4096"}},
+		"one virtual CPU over":   {all, used, demand{1, 1024, 3, gib, 0}, 6 * gib, []string{"needs 3 virtual CPUs, and 6 of at most 8"}},
 		"one byte too few":       {all, used, want, 6*gib - 1, []string{"MANAGER_MIN_FREE_DISK"}},
-		"every limit":            {all, demand{4, 3073, 7, 3 * gib}, want, 5 * gib, []string{"MANAGER_MAX_VMS", "MANAGER_MAX_VM_MEMORY", "MANAGER_MAX_VCPUS", "MANAGER_MIN_FREE_DISK"}},
-		"a first VM too large":   {all, demand{}, demand{1, 4097, 9, gib}, 6 * gib, []string{"MANAGER_MAX_VM_MEMORY", "MANAGER_MAX_VCPUS"}},
+		"every limit":            {all, demand{4, 3073, 7, 3 * gib, 0}, want, 5 * gib, []string{"MANAGER_MAX_VMS", "MANAGER_MAX_VM_MEMORY", "MANAGER_MAX_VCPUS", "MANAGER_MIN_FREE_DISK"}},
+		"a first VM too large":   {all, demand{}, demand{1, 4097, 9, gib, 0}, 6 * gib, []string{"MANAGER_MAX_VM_MEMORY", "MANAGER_MAX_VCPUS"}},
 		"less free than nothing": {all, demand{}, want, 0, []string{"MANAGER_MIN_FREE_DISK"}},
-		"no limits":              {Limits{}, demand{1000, 1 << 30, 1 << 20, 1 << 50}, want, 0, nil},
+		"no limits":              {Limits{}, demand{1000, 1 << 30, 1 << 20, 1 << 50, 0}, want, 0, nil},
+		"exactly all scratch":    {room, scratch(used, 2*gib), scratch(want, 3*gib), 6 * gib, nil},
+		"scratch of others":      {room, scratch(used, 2*gib+1), scratch(want, 3*gib), 6 * gib, []string{"needs a scratch disk of 3072 MiB, and 2048 of at most 5120"}},
+		"scratch without limit":  {free, scratch(demand{}, 1<<50), scratch(want, 1<<50), gib, nil},
+		"no disk for scratch":    {free, demand{}, scratch(want, gib), gib - 1, []string{"MANAGER_MIN_FREE_DISK"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			faults := c.limits.refuse(c.used, c.want, c.free)
@@ -41,12 +48,62 @@ func TestLimits(t *testing.T) {
 				t.Fatalf("%q", FaultsError(faults))
 			}
 			for i, f := range faults {
-				if f.Reason != NoCapacity || !strings.Contains(f.Message, c.says[i]) || !strings.Contains(f.Message, "(MANAGER_M") || !strings.Contains(f.Hint, "MANAGER_M") {
+				if f.Reason != NoCapacity || f.Field != "" || !strings.Contains(f.Message, c.says[i]) || !strings.Contains(f.Message, "(MANAGER_") || !strings.Contains(f.Hint, "MANAGER_") {
 					t.Errorf("%+v\nexpected %q in it", f, c.says[i])
 				}
 			}
 		})
 	}
+}
+
+// TestScratchThatNoVMGets names the request's field: it is refused for good.
+func TestScratchThatNoVMGets(t *testing.T) {
+	for name, c := range map[string]struct {
+		most int64
+		says string
+	}{
+		"none":     {0, "is 1048576; VMs of this host have no scratch disk (MANAGER_SCRATCH_MAX)"},
+		"too much": {1<<20 - 1, "is 1048576; all scratch disks of this host may have 1048575 bytes together (MANAGER_SCRATCH_MAX)"},
+	} {
+		faults := Limits{MaxScratch: c.most}.refuse(demand{}, demand{vms: 1, scratch: 1 << 20, disk: 1 << 20}, 1<<30)
+		if len(faults) != 1 || faults[0].Reason != NoCapacity || faults[0].Field != "manifest/scratch_bytes" || faults[0].Message != c.says {
+			t.Errorf("%s: %+v", name, faults)
+		}
+	}
+}
+
+// TestScratchOverRuns: what one VM's disk claims is not there for another until the
+// VM has ended, and what it has written is not counted twice.
+func TestScratchOverRuns(t *testing.T) {
+	l := newLab(t, nil)
+	const each = 1 << 30
+	l.change = func(c *Config) { c.Host.Limits.MaxScratch = 2*each - 1 }
+	stop := l.inside()
+	m := testManifest()
+	m.ScratchBytes = each
+	raw := freeze(t, m).Raw
+	ask := func(id string) {
+		l.server.Submit(&managerv1.RunRequest{RunId: id, Manifest: raw})
+	}
+	const second = "1b9c7d3e-5a1f-4c2b-8e6d-7f0a1b2c3d4e"
+	ask(goodID)
+	l.accepted(goodID)
+	spec, err := vm.ReadSpec(vm.DirOf(l.state, goodID))
+	if err != nil || spec.Machine.ScratchBytes != each {
+		t.Errorf("the VM's scratch disk has %d bytes, %v", spec.Machine.ScratchBytes, err)
+	}
+	l.waitShim(goodID)
+	stop()
+	stop = l.inside() // an adopted VM counts, too
+	ask(second)
+	l.refused(second, " the VM needs a scratch disk of 1024 MiB, and 1024 of at most 2047")
+	l.stop(goodID)
+	ask(second)
+	l.accepted(second)
+	l.waitShim(second)
+	l.stop(second)
+	l.empty()
+	stop()
 }
 
 // TestDemand: the firmware's variables and the disk's overlay count as what they
@@ -73,6 +130,10 @@ func TestDemand(t *testing.T) {
 	m.Boot.Disk = &vm.Disk{Format: vm.DiskRaw, Image: file("disk", 1<<30)}
 	if whole, err := demandOf(m); err != nil || whole.disk != bare.disk+540672+1<<30 {
 		t.Errorf("%+v, %v", whole, err)
+	}
+	m.ScratchBytes = 5 << 30
+	if whole, err := demandOf(m); err != nil || whole.scratch != 5<<30 || whole.disk != bare.disk+540672+6<<30 {
+		t.Errorf("with a scratch disk %+v, %v", whole, err)
 	}
 	m.Boot.Disk.Image = filepath.Join(dir, "none")
 	if _, err := demandOf(m); err == nil || !strings.Contains(err.Error(), "MANAGER_QEMU_DISK_IMG_FILE") {

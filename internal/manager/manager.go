@@ -272,7 +272,7 @@ func (m *Manager) accept(req RunRequest) Reply {
 	}
 	if len(faults) == 0 {
 		var err error
-		if faults, err = m.room(); err != nil {
+		if faults, err = m.room(v.frozen.ScratchBytes); err != nil {
 			log.Error("run request refused: this host can't serve it", "error", err)
 			faults = []Fault{{Reason: Internal, Message: err.Error(), Hint: "the host's operator must see to the Manager's configuration"}}
 		}

@@ -123,23 +123,25 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 
 // What is looked up when it is asked for.
 var (
-	descVMs        = gauge("vms", "VMs whose folders are there, by state as it was told last.", "state")
-	descUnacked    = gauge("events_unacknowledged", "Events that wait for the server's acknowledgement: those of the Manager itself, and those of VMs that were sent.", "source")
-	descSpool      = gauge("spool_bytes", "Size on disk of the spools of events, by who writes them.", "spool")
-	descConnected  = gauge("server_connected", "1 while the stream to the server is up.")
-	descLimitVMs   = gauge("limit_vms", "MANAGER_MAX_VMS; absent where there is no limit.")
-	descLimitMem   = gauge("limit_memory_bytes", "MANAGER_MAX_VM_MEMORY; absent where there is no limit.")
-	descLimitVCPUs = gauge("limit_vcpus", "MANAGER_MAX_VCPUS; absent where there is no limit.")
-	descLimitDisk  = gauge("limit_disk_free_bytes", "MANAGER_MIN_FREE_DISK: what must stay free; absent where there is no limit.")
-	descUsedVMs    = gauge("used_vms", "VMs that count towards the limit.")
-	descUsedMem    = gauge("used_memory_bytes", "Memory of those VMs.")
-	descUsedVCPUs  = gauge("used_vcpus", "Virtual CPUs of those VMs.")
-	descDiskFree   = gauge("disk_free_bytes", "Free on the file system of MANAGER_STATE_DIR; absent while it can't be measured.")
-	descDraining   = gauge("draining", "1 while the host takes no more runs because it is to shut down.")
+	descVMs          = gauge("vms", "VMs whose folders are there, by state as it was told last.", "state")
+	descUnacked      = gauge("events_unacknowledged", "Events that wait for the server's acknowledgement: those of the Manager itself, and those of VMs that were sent.", "source")
+	descSpool        = gauge("spool_bytes", "Size on disk of the spools of events, by who writes them.", "spool")
+	descConnected    = gauge("server_connected", "1 while the stream to the server is up.")
+	descLimitVMs     = gauge("limit_vms", "MANAGER_MAX_VMS; absent where there is no limit.")
+	descLimitMem     = gauge("limit_memory_bytes", "MANAGER_MAX_VM_MEMORY; absent where there is no limit.")
+	descLimitVCPUs   = gauge("limit_vcpus", "MANAGER_MAX_VCPUS; absent where there is no limit.")
+	descLimitDisk    = gauge("limit_disk_free_bytes", "MANAGER_MIN_FREE_DISK: what must stay free; absent where there is no limit.")
+	descLimitScratch = gauge("limit_scratch_bytes", "MANAGER_SCRATCH_MAX; absent where there is no limit.")
+	descUsedVMs      = gauge("used_vms", "VMs that count towards the limit.")
+	descUsedMem      = gauge("used_memory_bytes", "Memory of those VMs.")
+	descUsedVCPUs    = gauge("used_vcpus", "Virtual CPUs of those VMs.")
+	descUsedScratch  = gauge("used_scratch_bytes", "Size of the scratch disks of those VMs, whether written to or not.")
+	descDiskFree     = gauge("disk_free_bytes", "Free on the file system of MANAGER_STATE_DIR; absent while it can't be measured.")
+	descDraining     = gauge("draining", "1 while the host takes no more runs because it is to shut down.")
 )
 
 var allDescs = []*prometheus.Desc{descVMs, descUnacked, descSpool, descConnected, descLimitVMs, descLimitMem,
-	descLimitVCPUs, descLimitDisk, descUsedVMs, descUsedMem, descUsedVCPUs, descDiskFree, descDraining}
+	descLimitVCPUs, descLimitDisk, descLimitScratch, descUsedScratch, descUsedVMs, descUsedMem, descUsedVCPUs, descDiskFree, descDraining}
 
 // lookout is a Manager as a collector of what it has at the moment.
 type lookout struct{ *Manager }
@@ -200,6 +202,10 @@ func (l lookout) Collect(out chan<- prometheus.Metric) {
 	limit(descLimitMem, float64(limits.MaxMemoryMiB)*mib)
 	limit(descLimitVCPUs, float64(limits.MaxVCPUs))
 	limit(descLimitDisk, float64(limits.MinFreeDisk))
+	if limits.MaxScratch != NoLimit { // 0 is a limit, too
+		value(descLimitScratch, float64(limits.MaxScratch))
+	}
+	value(descUsedScratch, float64(used.scratch))
 	value(descUsedVMs, float64(used.vms))
 	value(descUsedMem, float64(used.memoryMiB)*mib)
 	value(descUsedVCPUs, float64(used.vcpus))

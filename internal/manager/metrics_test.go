@@ -163,7 +163,7 @@ func TestFiguresOfARun(t *testing.T) {
 // TestNoLimitIsAbsent: a limit of 0 would say that nothing is allowed.
 func TestNoLimitIsAbsent(t *testing.T) {
 	l := newLab(t, nil)
-	began := l.watching(nil)
+	began := l.watching(func(cfg *Config) { cfg.Host.Limits.MaxScratch = NoLimit })
 	defer l.inside()()
 	for key := range scrape(t, began()) {
 		if strings.HasPrefix(key, "limit_") {
@@ -175,7 +175,7 @@ func TestNoLimitIsAbsent(t *testing.T) {
 func TestMetricsLint(t *testing.T) {
 	l := newLab(t, nil)
 	began := l.watching(func(cfg *Config) {
-		cfg.Host.Limits = Limits{MaxVMs: 1, MaxMemoryMiB: 4096, MaxVCPUs: 8, MinFreeDisk: 1}
+		cfg.Host.Limits = Limits{MaxVMs: 1, MaxMemoryMiB: 4096, MaxVCPUs: 8, MinFreeDisk: 1, MaxScratch: 1}
 	})
 	defer l.inside()()
 	problems, err := testutil.GatherAndLint(began().witness.metrics.registry)
@@ -285,7 +285,7 @@ func TestFiguresAreDocumented(t *testing.T) {
 	}
 	l := newLab(t, nil)
 	began := l.watching(func(cfg *Config) {
-		cfg.Host.Limits = Limits{MaxVMs: 1, MaxMemoryMiB: 4096, MaxVCPUs: 8, MinFreeDisk: 1}
+		cfg.Host.Limits = Limits{MaxVMs: 1, MaxMemoryMiB: 4096, MaxVCPUs: 8, MinFreeDisk: 1, MaxScratch: 1}
 	})
 	defer l.inside()()
 	served := map[string]bool{}

@@ -124,6 +124,19 @@ func TestJudge(t *testing.T) {
 			[]string{"NO_CAPACITY manifest/datasets"}, "unpack to"},
 		"as large as can be": {with(func(m *manifest.Manifest) { m.Datasets[0].Size = manifest.MaxInputSize }),
 			[]string{"NO_CAPACITY manifest/datasets"}, ""},
+		"a file that does not fit": {with(func(m *manifest.Manifest) {
+			m.Algorithm.Files = []manifest.File{{Name: "model", SHA256: m.Datasets[0].SHA256, Size: 1, UnpackedMax: 1024<<20 - guestReserve - 30}}
+		}), []string{"NO_CAPACITY manifest/datasets"}, "has room for"},
+		"inputs on a scratch disk": {edit: with(func(m *manifest.Manifest) {
+			m.Datasets[0].Size, m.Datasets[0].UnpackedMax, m.ScratchBytes = 1<<40, 1<<40, 3<<40
+		})},
+		"a program beside a scratch disk": {with(func(m *manifest.Manifest) {
+			m.Algorithm.Size, m.ScratchBytes = 1024<<20-guestReserve+1, 2<<30
+		}), []string{"NO_CAPACITY manifest/algorithm"}, "can't be on the scratch disk"},
+		"an image's archive on a scratch disk": {edit: with(func(m *manifest.Manifest) {
+			imageOf(m, 1024<<20-guestReserve)
+			m.Algorithm.Size, m.ScratchBytes = 1<<30, 4<<30
+		})},
 		"approval missing": {func(r *RunRequest) { asksApproval(r); r.Approvals = nil }, []string{"INVALID approvals"}, "lack"},
 		"approval of another manifest": {func(r *RunRequest) {
 			asksApproval(r)

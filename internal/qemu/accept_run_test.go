@@ -85,6 +85,11 @@ func (h *host) args(t *testing.T, change func(*vm.Spec)) []string {
 	}
 	h.file(t, &b.Initrd, "rootfs", 1<<20)
 	h.file(t, &spec.Machine.Runtime, "python.img", 1<<20)
+	if n := spec.Machine.ScratchBytes; n > 0 {
+		if err := errors.Join(os.WriteFile(h.dir.Scratch(), nil, 0o600), os.Truncate(h.dir.Scratch(), n)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	h.file(t, &spec.Machine.Net.ROMFile, "rom", 64<<10)
 	h.file(t, &b.BIOS, "bios.fd", 2<<20)
 	if b.HashTable != nil {

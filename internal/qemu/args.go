@@ -48,6 +48,7 @@ func Args(spec vm.Spec, dir vm.Dir) []string {
 	a.vsock(m, dir)
 	a.boot(m.Boot, dir)
 	a.runtime(m.Runtime)
+	a.scratch(m.ScratchBytes, dir)
 	a.add("-chardev", "socket,id=console,path="+escape(dir.ConsoleSocket()), "-serial", "chardev:console")
 	a.add("-qmp", "unix:"+escape(dir.QMPSocket())) // connects: it is no server
 	a.add("-msg", "timestamp=on")
@@ -154,6 +155,18 @@ func (a *arguments) runtime(file string) {
 	// Several VMs share the file, and dm-verity guards what they read.
 	a.add("-blockdev", "driver=raw,node-name=runtime,read-only=on,file.driver=file,file.read-only=on,file.locking=off,file.filename="+escape(file))
 	a.add("-device", "virtio-blk-pci,drive=runtime,disable-legacy=on")
+}
+
+// scratch adds a disk that lives no longer than the VM, whose guest alone can read
+// it: there is nothing to save from a host that goes down (cache.no-flush), what the
+// guest discards is given back to the host (discard), and where the host has no room
+// the guest gets an error, while QEMU would otherwise stop it (werror).
+func (a *arguments) scratch(bytes int64, dir vm.Dir) {
+	if bytes == 0 {
+		return
+	}
+	a.add("-blockdev", "driver=raw,node-name="+scratchID+",discard=unmap,detect-zeroes=off,cache.direct=off,cache.no-flush=on,file.driver=file,file.filename="+escape(dir.Scratch()))
+	a.add("-device", "virtio-blk-pci,drive="+scratchID+",serial="+vm.ScratchSerial+",disable-legacy=on,iommu_platform=true,werror=report,rerror=report")
 }
 
 func (a *arguments) network(spec vm.Spec) {

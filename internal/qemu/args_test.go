@@ -65,6 +65,7 @@ var variants = map[string]struct {
 		n := &s.Machine.Net
 		n.ID, n.DisableLegacy, n.IOMMUPlatform, n.Addr, n.ROMFile = "nic.1", false, false, "0x1e", "/img,1/efi-virtio.rom"
 	}},
+	"scratch":   {testDir, func(s *vm.Spec) { s.Machine.ScratchBytes = 64 << 30 }},
 	"graphic":   {testDir, func(s *vm.Spec) { s.Machine.NoGraphic = false }},
 	"no-slots":  {testDir, func(s *vm.Spec) { s.Machine.Memory.Slots, s.Machine.Memory.MaxMiB = 0, 0 }},
 	"odd-sizes": {testDir, func(s *vm.Spec) { s.Machine.Memory.MiB, s.Machine.Memory.MaxMiB = 1500, 3001 }},

@@ -28,7 +28,9 @@ var teeVariants = map[string]struct {
 	"sgx": {vm.SGX, func(s *vm.Spec) {
 		s.Machine.CPU, s.Machine.TEE = "host", &vm.TEE{Kind: vm.SGX, EPCMiB: 64}
 	}},
-	"sim": {vm.Simulated, simMachine},
+	"snp-scratch": {vm.SEVSNP, func(s *vm.Spec) { amdMachine(s, vm.SEVSNP, 0x30000); s.Machine.ScratchBytes = 8 << 30 }},
+	"tdx-scratch": {vm.TDX, func(s *vm.Spec) { tdxMachine(s, ""); s.Machine.ScratchBytes = 8 << 30 }},
+	"sim":         {vm.Simulated, simMachine},
 	"sim-bios": {vm.Simulated, func(s *vm.Spec) {
 		simMachine(s)
 		s.Machine.Boot.BIOS = "/fw/OVMF.amdsev.fd"

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ultravioletrs/cocos/internal/qcow2"
 	"github.com/ultravioletrs/cocos/internal/vm"
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // Bounds of a machine.
@@ -18,6 +20,9 @@ const (
 	maxMemoryMiB   = 16 << 20 // 16 TiB
 	maxMemorySlots = 256
 	maxVCPUs       = 4096
+	// A scratch disk is made of whole blocks, in bytes, of the largest size that
+	// guests know.
+	scratchBlock = 4096
 	// maxCommandLine is COMMAND_LINE_SIZE of x86 kernels, in bytes.
 	maxCommandLine = 2048
 )
@@ -33,6 +38,7 @@ var (
 const (
 	scsiID    = "scsi"
 	runtimeID = "runtime"
+	scratchID = "scratch"
 )
 
 // Where files come from, for who lacks one.
@@ -90,11 +96,11 @@ func (f *faults) between(path string, n, least, most int) {
 }
 
 // id wants a name that QEMU takes, and that is not taken.
-func (f *faults) id(path, value, taken string) {
+func (f *faults) id(path, value string, taken ...string) {
 	switch {
 	case !identifier.MatchString(value):
 		f.add(path, "is %q; expected a letter, then letters, digits, dots, dashes and underscores", value)
-	case value == taken && taken != "":
+	case slices.Contains(taken, value):
 		f.add(path, "is %q, which another part of the VM is called", value)
 	}
 }
@@ -134,7 +140,10 @@ func (f *faults) machine(m vm.Machine) {
 	f.between("machine.max_vcpus", m.MaxVCPUs, least, maxVCPUs)
 	f.between("machine.memory.mib", m.Memory.MiB, minMemoryMiB, maxMemoryMiB)
 	f.memoryToAdd(m.Memory)
-	f.id("machine.memory.id", m.Memory.ID, "")
+	f.id("machine.memory.id", m.Memory.ID)
+	if n := m.ScratchBytes; n < 0 || n > manifest.MaxInputSize || n%scratchBlock != 0 {
+		f.add("machine.scratch_bytes", "is %d; expected a multiple of %d, up to %d", n, scratchBlock, int64(manifest.MaxInputSize))
+	}
 	f.oneOf("machine.monitor", m.Monitor, vm.MonitorPTY, vm.MonitorNone)
 }
 
@@ -207,7 +216,7 @@ func (f *faults) disk(d vm.Disk) {
 	if d.Interface != "none" {
 		f.add(path+"if", `is %q; expected "none"`, d.Interface)
 	}
-	f.id(path+"id", d.ID, runtimeID)
+	f.id(path+"id", d.ID, runtimeID, scratchID)
 	if d.Format != vm.DiskQcow2 && d.Format != vm.DiskRaw {
 		f.oneOf(path+"format", d.Format, vm.DiskQcow2, vm.DiskRaw)
 		return
@@ -223,7 +232,7 @@ func (f *faults) disk(d vm.Disk) {
 }
 
 func (f *faults) network(n vm.Net) {
-	f.id("machine.net.id", n.ID, "")
+	f.id("machine.net.id", n.ID)
 	if !n.Forward.IsValid() || !n.Forward.Addr().Is4() || n.Forward.Port() == 0 {
 		f.add("machine.net.forward", "is %q; expected an IPv4 address and a port that is not 0", n.Forward)
 	}

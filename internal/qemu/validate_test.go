@@ -47,6 +47,7 @@ func TestValidate(t *testing.T) {
 		"a terminal":        func(s *vm.Spec) { s.Machine.Monitor = vm.MonitorPTY },
 		"as many vCPUs":     func(s *vm.Spec) { s.Machine.MaxVCPUs = s.Machine.VCPUs },
 		"no runtime":        func(s *vm.Spec) { s.Machine.Runtime = "" },
+		"a scratch disk":    func(s *vm.Spec) { s.Machine.ScratchBytes = 1 << 30 },
 		"a screen and sudo": func(s *vm.Spec) { s.Machine.NoGraphic, s.Machine.Sudo = false, true },
 	} {
 		s := good()
@@ -124,6 +125,10 @@ func TestValidate(t *testing.T) {
 		"a disk on a bus":   {"machine.boot.disk.if", func(s *vm.Spec) { bootDisk(s).Interface = "virtio" }},
 		"a disk's id":       {"machine.boot.disk.id", func(s *vm.Spec) { bootDisk(s).ID = "disk 0" }},
 		"the other disk":    {"machine.boot.disk.id", func(s *vm.Spec) { bootDisk(s).ID = "runtime" }},
+		"the scratch disk":  {"machine.boot.disk.id", func(s *vm.Spec) { bootDisk(s).ID = "scratch" }},
+		"half a block":      {"machine.scratch_bytes", func(s *vm.Spec) { s.Machine.ScratchBytes = 2048 }},
+		"less than nothing": {"machine.scratch_bytes", func(s *vm.Spec) { s.Machine.ScratchBytes = -4096 }},
+		"too much scratch":  {"machine.scratch_bytes", func(s *vm.Spec) { s.Machine.ScratchBytes = 1<<50 + 4096 }},
 		"a disk of VMDK":    {"machine.boot.disk.format", func(s *vm.Spec) { bootDisk(s).Format = "vmdk" }},
 		"no image":          {"machine.boot.disk.image", func(s *vm.Spec) { bootDisk(s).Image = "" }},
 		"a raw qcow2":       {"machine.boot.disk.image", func(s *vm.Spec) { bootDisk(s).Format = vm.DiskQcow2 }},

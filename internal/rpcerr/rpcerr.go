@@ -42,6 +42,7 @@ const (
 	SourceFailed    Reason = "SOURCE_FAILED"          // a dataset can't be had from its source
 	ArchiveRefused  Reason = "ARCHIVE_REFUSED"        // does not unpack safely within its bounds
 	StorageFull     Reason = "STORAGE_FULL"           // no room in the agent
+	StorageChanged  Reason = "STORAGE_CHANGED"        // the host's disk gave back other bytes
 	WrongState      Reason = "WRONG_STATE"            // not now
 	NoResult        Reason = "NO_RESULT"              // there is none yet, or there will be none
 	ResultMismatch  Reason = "RESULT_DIGEST_MISMATCH" // the confirmed result is another one

@@ -88,7 +88,7 @@ func (s *shim) bootAndWatch(ctx context.Context, m *machine) error {
 	if err := validate(s.spec); err != nil {
 		return fmt.Errorf("%s: %w", s.Dir.Spec(), err)
 	}
-	removeDisks, err := makeDisks(s.spec.Machine.Boot, s.Dir)
+	removeDisks, err := makeDisks(s.spec.Machine, s.Dir)
 	if err != nil {
 		return err
 	}
@@ -109,6 +109,11 @@ func (s *shim) bootAndWatch(ctx context.Context, m *machine) error {
 		return err
 	}
 	defer stopReports()
+	stopEgress, err := s.letOut(host)
+	if err != nil {
+		return err
+	}
+	defer stopEgress()
 
 	monitor, err := listen(s.Dir.QMPSocket())
 	if err != nil {

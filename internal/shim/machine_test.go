@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ func TestOwnVariablesAndOverlay(t *testing.T) {
 			}
 			spec.Machine.Boot.Kernel, spec.Machine.Boot.Initrd, spec.Machine.Boot.CommandLine = "", "", ""
 			spec.Machine.Boot.Disk = &vm.Disk{Interface: "none", ID: "disk0", Format: format, Image: image}
+			spec.Machine.ScratchBytes = 1 << 40
 			writeSpec(t, dir, spec)
 			f := startShim(t, dir, nil).follow()
 			f.until(vm.EventBooting)
@@ -71,11 +73,14 @@ func TestOwnVariablesAndOverlay(t *testing.T) {
 			if err != nil || !strings.Contains(string(overlay[:1024]), image) || !strings.Contains(string(overlay[:1024]), format) {
 				t.Errorf("the overlay is %d bytes, %v", len(overlay), err)
 			}
-			for _, name := range []string{dir.Vars(), dir.Overlay()} {
+			for _, name := range []string{dir.Vars(), dir.Overlay(), dir.Scratch()} {
 				info, err := os.Stat(name)
 				if err != nil || info.Mode().Perm() != 0o600 {
 					t.Errorf("%v, %v", info, err)
 				}
+			}
+			if info, err := os.Stat(dir.Scratch()); err != nil || info.Size() != 1<<40 || info.Sys().(*syscall.Stat_t).Blocks != 0 {
+				t.Errorf("the scratch disk: %+v, %v", info, err)
 			}
 			if err := os.WriteFile(dir.Vars(), []byte("written by the VM"), 0o600); err != nil {
 				t.Fatal(err)
@@ -85,7 +90,7 @@ func TestOwnVariablesAndOverlay(t *testing.T) {
 			if again, _ := os.ReadFile(vars); string(again) != string(want) {
 				t.Error("the template has changed")
 			}
-			for _, name := range []string{dir.Vars(), dir.Overlay()} {
+			for _, name := range []string{dir.Vars(), dir.Overlay(), dir.Scratch()} {
 				if _, err := os.Stat(name); !os.IsNotExist(err) {
 					t.Errorf("%s is left: %v", name, err)
 				}
@@ -99,15 +104,15 @@ func TestDisksThatCannotBeMade(t *testing.T) {
 	vars := firmware(t, dir, &spec)
 	b := spec.Machine.Boot
 	for name, c := range map[string]struct {
-		prepare func(t *testing.T) vm.Boot
+		prepare func(t *testing.T) vm.Machine
 		want    string
 	}{
-		"no variables": {func(*testing.T) vm.Boot {
+		"no variables": {func(*testing.T) vm.Machine {
 			other := *b.Firmware
 			other.Vars.File += "x"
-			return vm.Boot{Firmware: &other}
+			return vm.Machine{Boot: vm.Boot{Firmware: &other}}
 		}, "VARS.fdx"},
-		"many variables": {func(t *testing.T) vm.Boot {
+		"many variables": {func(t *testing.T) vm.Machine {
 			other := *b.Firmware
 			other.Vars.File = filepath.Join(t.TempDir(), "large")
 			if err := os.WriteFile(other.Vars.File, []byte("x"), 0o600); err != nil {
@@ -116,15 +121,25 @@ func TestDisksThatCannotBeMade(t *testing.T) {
 			if err := os.Truncate(other.Vars.File, maxVars+1); err != nil {
 				t.Fatal(err)
 			}
-			return vm.Boot{Firmware: &other}
+			return vm.Machine{Boot: vm.Boot{Firmware: &other}}
 		}, "more than 8388608 bytes"},
-		"no room for an overlay": {func(t *testing.T) vm.Boot {
+		"no room for an overlay": {func(t *testing.T) vm.Machine {
 			if err := os.Mkdir(dir.Overlay(), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = os.Remove(dir.Overlay()) })
-			return vm.Boot{Firmware: b.Firmware, Disk: &vm.Disk{Format: vm.DiskRaw, Image: vars}}
+			return vm.Machine{Boot: vm.Boot{Firmware: b.Firmware, Disk: &vm.Disk{Format: vm.DiskRaw, Image: vars}}}
 		}, "machine.boot.disk.image"},
+		"somebody's scratch disk": {func(t *testing.T) vm.Machine {
+			if err := os.WriteFile(dir.Scratch(), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.Remove(dir.Scratch()) })
+			return vm.Machine{Boot: b, ScratchBytes: 4096}
+		}, "machine.scratch_bytes"},
+		"a scratch disk that no file system takes": {func(*testing.T) vm.Machine {
+			return vm.Machine{Boot: b, ScratchBytes: 1 << 62}
+		}, "machine.scratch_bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := makeDisks(c.prepare(t), dir); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -139,7 +154,7 @@ func TestDisksThatCannotBeMade(t *testing.T) {
 	if err := os.WriteFile(dir.Vars(), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := makeDisks(b, dir); !os.IsExist(err) && (err == nil || !strings.Contains(err.Error(), "exists")) {
+	if _, err := makeDisks(vm.Machine{Boot: b}, dir); !os.IsExist(err) && (err == nil || !strings.Contains(err.Error(), "exists")) {
 		t.Errorf("got %v", err)
 	}
 	if got, _ := os.ReadFile(dir.Vars()); string(got) != "x" {

@@ -17,6 +17,7 @@ const (
 	RefusedConfiguration Refusal = "configuration"
 	RefusedNetwork       Refusal = "network"
 	RefusedRoom          Refusal = "room"
+	RefusedScratch       Refusal = "scratch"
 	RefusedSession       Refusal = "session"
 	RefusedInternal      Refusal = "internal"
 )
@@ -29,7 +30,8 @@ var refusals = map[Refusal]string{
 	RefusedApprovals:     "an approval is missing, wrong, doubled or not asked for",
 	RefusedConfiguration: "the run request sets what attested mode does not take: a server certificate, its key or client CAs",
 	RefusedNetwork:       "the network can't be configured as the host says",
-	RefusedRoom:          "the VM has too little memory for the manifest's inputs",
+	RefusedRoom:          "the VM has too little memory for the manifest's inputs, or too small a scratch disk",
+	RefusedScratch:       "the VM's disks are not those that the manifest asks for",
 	RefusedSession:       "the host broke the session's protocol",
 	RefusedInternal:      "the agent failed",
 }
@@ -38,7 +40,7 @@ var refusals = map[Refusal]string{
 func Refusals() []Refusal {
 	return []Refusal{
 		RefusedTEE, RefusedReport, RefusedManifest, RefusedGuest, RefusedApprovals,
-		RefusedConfiguration, RefusedNetwork, RefusedRoom, RefusedSession, RefusedInternal,
+		RefusedConfiguration, RefusedNetwork, RefusedRoom, RefusedScratch, RefusedSession, RefusedInternal,
 	}
 }
 

@@ -19,10 +19,20 @@ type Spec struct {
 	Manifest  []byte              `json:"manifest"`
 	Approvals []manifest.Approval `json:"approvals,omitzero"`
 	Agent     AgentConfig         `json:"agent"`
-	Machine   Machine             `json:"machine"`
+	// Egress is nil where the guest gets no connections to the servers of its
+	// manifest.
+	Egress  *Egress `json:"egress,omitzero"`
+	Machine Machine `json:"machine"`
 	// Trace is the W3C traceparent of the request, for the run's spans; may be
 	// empty.
 	Trace string `json:"trace,omitzero"`
+}
+
+// Egress lets the guest connect to the servers of its manifest, through the shim.
+type Egress struct {
+	// Allow is what the operator allows beside the public Internet: networks, and
+	// servers as HOST:PORT.
+	Allow []string `json:"allow,omitzero"`
 }
 
 // AgentConfig is what a run sets in the agent outside the manifest.

@@ -518,7 +518,8 @@ func (x *Image) GetSha256() string {
 // Limit is one bound on all VMs of this host together.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "vms", "vcpus", "memory", "life" or "free disk".
+	// "vms", "vcpus", "memory", "life", "free disk" or "scratch"; the last is absent
+	// where no VM gets a scratch disk.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// "", "bytes" or "seconds".
 	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
@@ -1016,7 +1017,9 @@ type Machine struct {
 	// "sev-snp" or another; empty: the VM is plain.
 	Tee string `protobuf:"bytes,26,opt,name=tee,proto3" json:"tee,omitempty"`
 	// What the launch carries for attestation, in lower-case hex; may be empty.
-	LaunchField   string `protobuf:"bytes,27,opt,name=launch_field,json=launchField,proto3" json:"launch_field,omitempty"`
+	LaunchField string `protobuf:"bytes,27,opt,name=launch_field,json=launchField,proto3" json:"launch_field,omitempty"`
+	// Size of the scratch disk, in bytes; 0: there is none.
+	Scratch       uint64 `protobuf:"varint,28,opt,name=scratch,proto3" json:"scratch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1238,6 +1241,13 @@ func (x *Machine) GetLaunchField() string {
 		return x.LaunchField
 	}
 	return ""
+}
+
+func (x *Machine) GetScratch() uint64 {
+	if x != nil {
+		return x.Scratch
+	}
+	return 0
 }
 
 type SeenEvent struct {
@@ -1794,7 +1804,7 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\vfolder_size\x18\x03 \x01(\x04R\n" +
 	"folderSize\x123\n" +
 	"\amachine\x18\x04 \x01(\v2\x19.cocos.control.v1.MachineR\amachine\x123\n" +
-	"\x06events\x18\x05 \x03(\v2\x1b.cocos.control.v1.SeenEventR\x06events\"\xfb\x06\n" +
+	"\x06events\x18\x05 \x03(\v2\x1b.cocos.control.v1.SeenEventR\x06events\"\x95\a\n" +
 	"\aMachine\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
 	"\x03cpu\x18\x02 \x01(\tR\x03cpu\x12 \n" +
@@ -1829,7 +1839,8 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"life_limit\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\tlifeLimit\x12\x10\n" +
 	"\x03tee\x18\x1a \x01(\tR\x03tee\x12!\n" +
-	"\flaunch_field\x18\x1b \x01(\tR\vlaunchField\"R\n" +
+	"\flaunch_field\x18\x1b \x01(\tR\vlaunchField\x12\x18\n" +
+	"\ascratch\x18\x1c \x01(\x04R\ascratch\"R\n" +
 	"\tSeenEvent\x12+\n" +
 	"\x05event\x18\x01 \x01(\v2\x15.cocos.event.v1.EventR\x05event\x12\x18\n" +
 	"\awaiting\x18\x02 \x01(\bR\awaiting\"\x84\x01\n" +

@@ -184,6 +184,8 @@ func failure(e *computations.Entry) string {
 		return "the algorithm failed; consumers can take what it left"
 	case "agent-failed":
 		return "the agent failed"
+	case "storage-changed":
+		return "the host's scratch disk gave back other bytes than were written to it"
 	}
 	return "the computation failed"
 }

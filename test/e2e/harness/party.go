@@ -88,6 +88,31 @@ func (p *Party) Follow(args ...string) (stdout io.Reader, wait func() error) {
 	return out, wait
 }
 
+// Interruptible is Follow for a command that goes on until it is interrupted: end
+// does that, and says how it ended.
+func (p *Party) Interruptible(args ...string) (stdout io.Reader, end func() error) {
+	p.h.t.Helper()
+	r, w := io.Pipe()
+	cmd := exec.Command(filepath.Join(p.h.bin, "cocos-cli"), args...)
+	cmd.Env = append(os.Environ(), p.env()...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = w, &said
+	if err := cmd.Start(); err != nil {
+		p.h.t.Fatal(err)
+	}
+	end = sync.OnceValue(func() error {
+		_ = cmd.Process.Signal(os.Interrupt)
+		err := cmd.Wait()
+		w.Close()
+		if err != nil {
+			return fmt.Errorf("cocos-cli %s: %w\n%s", strings.Join(args, " "), err, said.String())
+		}
+		return nil
+	})
+	p.h.t.Cleanup(func() { _ = end() })
+	return r, end
+}
+
 // MustCLI is CLI that must succeed.
 func (p *Party) MustCLI(args ...string) (stdout, stderr string) {
 	p.h.t.Helper()

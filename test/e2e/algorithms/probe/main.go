@@ -28,6 +28,8 @@ func run(args []string) error {
 	switch args[0] {
 	case "sum":
 		return sum()
+	case "careless":
+		return careless()
 	case "look":
 		return look()
 	case "files":
@@ -69,6 +71,27 @@ func sum() error {
 	}
 	fmt.Println("summed")
 	return out.Close()
+}
+
+// careless takes an error for the end of a file: it prints how much it read of each,
+// leaves a result, and ends as if that were all.
+func careless() error {
+	err := filepath.WalkDir("datasets", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		n := int64(0)
+		if f, err := os.Open(path); err == nil {
+			defer f.Close()
+			n, _ = io.Copy(io.Discard, f)
+		}
+		fmt.Println(path, n)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("results/done.txt", nil, 0o644)
 }
 
 // look writes what an algorithm finds around itself.

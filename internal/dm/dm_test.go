@@ -11,7 +11,7 @@ import (
 )
 
 func TestRequest(t *testing.T) {
-	b, err := request("runtime", unix.DM_READONLY_FLAG, &Target{Type: "verity", Sectors: 80, Params: "1 2 3"})
+	b, err := request("runtime", unix.DM_READONLY_FLAG, &Target{Type: "verity", Sectors: 80, Params: []byte("1 2 3")}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestRequest(t *testing.T) {
 }
 
 func TestRequestRefuses(t *testing.T) {
-	ok := Target{Type: "verity", Sectors: 8, Params: "1"}
+	ok := Target{Type: "verity", Sectors: 8, Params: []byte("1")}
 	for _, tt := range []struct {
 		name   string
 		target Target
@@ -50,12 +50,36 @@ func TestRequestRefuses(t *testing.T) {
 		{strings.Repeat("x", 128), ok},
 		{"a/b", ok},
 		{"a\x00b", ok},
-		{"a", Target{Type: "", Params: "1"}},
-		{"a", Target{Type: strings.Repeat("x", 16), Params: "1"}},
-		{"a", Target{Type: "verity", Params: "1\x002"}},
+		{"a", Target{Type: "", Params: []byte("1")}},
+		{"a", Target{Type: strings.Repeat("x", 16), Params: []byte("1")}},
+		{"a", Target{Type: "verity", Params: []byte("1\x002")}},
 	} {
-		if _, err := request(tt.name, 0, &tt.target); err == nil {
+		if _, err := request(tt.name, 0, &tt.target, 0); err == nil {
 			t.Errorf("device %q with target %+v was accepted", tt.name, tt.target)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	answer, err := request("x", 0, &Target{Type: "verity", Sectors: 8, Params: []byte("C - 1")}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := unix.DmIoctl{Data_start: unix.SizeofDmIoctl, Target_count: 1}
+	if got, err := parseStatus(header, answer); err != nil || got != "C - 1" {
+		t.Errorf("status %q, %v", got, err)
+	}
+	for name, change := range map[string]func(h *unix.DmIoctl, b []byte) []byte{
+		"no target":       func(h *unix.DmIoctl, b []byte) []byte { h.Target_count = 0; return b },
+		"no room":         func(h *unix.DmIoctl, b []byte) []byte { h.Flags = unix.DM_BUFFER_FULL_FLAG; return b },
+		"nothing behind":  func(h *unix.DmIoctl, b []byte) []byte { return b[:unix.SizeofDmIoctl] },
+		"beyond all":      func(h *unix.DmIoctl, b []byte) []byte { h.Data_start = 1<<32 - 1; return b },
+		"without its end": func(h *unix.DmIoctl, b []byte) []byte { return b[:unix.SizeofDmIoctl+unix.SizeofDmTargetSpec+5] },
+	} {
+		h := header
+		b := change(&h, answer)
+		if got, err := parseStatus(h, b); err == nil {
+			t.Errorf("%s: %q", name, got)
 		}
 	}
 }
