@@ -100,7 +100,11 @@ func (t *steps) exchange(run *Run, flags []string, there map[string]bool) []Todo
 					add(text, words)
 					continue
 				}
-				all = append(all, Todo{Action: RunShow, Text: text})
+				serve := t.serveBroker(frozen.Source.Broker) // of all datasets that name it
+				if slices.ContainsFunc(all, func(o Todo) bool { return o.Command == serve }) {
+					serve = ""
+				}
+				all = append(all, Todo{Action: RunShow, Text: text, Command: serve})
 			default:
 				add("Send the dataset "+slot.Name+", straight to the VM and not through this service. Its digest is compared before anything leaves.",
 					append(t.bring("data", t.file(slot.Asset, slot.Name), frozen.Content()), "--name", slot.Name))

@@ -2,6 +2,7 @@ package computations
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -81,7 +82,22 @@ func (t *steps) brokers() {
 				salt = " The dataset " + d.Name + " is named by a commitment: what the broker releases must have its salt, too."
 			}
 			t.add(ComputationShow, "Have your key broker run, at "+b+": a VM asks it for what it takes to read your data, and it answers by your own policy. "+
-				"Let it release the keys to this manifest."+salt, "")
+				"Put in the files in which you keep the keys; the command's help says how it gets its certificate."+salt, t.serveBroker(b))
 		}
 	}
+}
+
+// serveBroker runs a broker for all datasets of the asker's that name it.
+func (t *steps) serveBroker(broker string) string {
+	words := []string{"broker", "serve", "--url", broker, "--provider", strings.TrimSuffix(t.v.KeyFile, ".pem") + ".pub.pem",
+		"--policy", PolicyFile, "--manifest", t.v.ManifestFile()}
+	var has []string
+	for _, slot := range t.v.Draft.Datasets {
+		d, _ := t.v.Frozen.Dataset(slot.Name)
+		if r := d.Source.Resource; slot.Provider == t.me.User && d.Source.Broker == broker && !slices.Contains(has, r) {
+			has = append(has, r)
+			words = append(words, "--resource", r+"="+t.file(slot.Asset, slot.Name)+".key")
+		}
+	}
+	return CommandLine(words...)
 }

@@ -81,7 +81,11 @@ func TestInputsAreSeenBeforeTheyAreSigned(t *testing.T) {
 		wants("rita", path, seen...)
 	}
 	// One without any of it says so.
-	wants("rita", "/c/{frozen}/approve", "None: nothing is fetched from anywhere", "In the VM’s memory")
+	d.Name, d.Datasets = "Without", nil
+	without, err := w.svc.CreateComputation(t.Context(), w.who["carl"], w.things["workspace"], d)
+	w.check(err)
+	w.things["without"] = without.ID
+	wants("carl", "/c/{without}", "None: nothing is fetched from anywhere", "In the VM’s memory")
 	m, err := manifest.Parse(made.Manifest)
 	w.check(err)
 	if len(m.Algorithm.Files) != 3 || m.Algorithm.Python != script.Python || m.Datasets[0].Source.URL != data.Source.URL || m.ScratchBytes < 1<<30 {
