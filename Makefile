@@ -8,8 +8,8 @@ SHELL := /bin/bash
 
 IMG  := cmd/manager/img
 # Parsers of what strangers send: evidence, policies, manifests, receipts,
-# attested TLS, firmware, vsock, images.
-FUZZED := ./attest/... ./receipt ./manifest ./atls ./hal/measure ./hal/ovmf ./internal/vsock/... ./internal/oci
+# attested TLS, firmware, vsock, images, secrets and what registries send.
+FUZZED := ./attest/... ./receipt ./manifest ./atls ./hal/measure ./hal/ovmf ./internal/vsock/... ./internal/oci ./internal/source
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
 # Finds or fetches the emulator, and ends the recipe if it can't.
 WITH_QEMU = qemu=$$(scripts/qemu); export MANAGER_QEMU_BIN_PATH="$$qemu";
@@ -62,13 +62,17 @@ check: ## formatting, vet, staticcheck, protocol contracts
 	@cd api && ../scripts/stage "linting the protocols" $(TOOL) buf lint
 	@cd api && ../scripts/stage "comparing the protocols with their baseline" $(TOOL) buf breaking --against baseline.binpb
 
+.PHONY: servers
+servers: ## compile the servers that tests take datasets from
+	@scripts/stage "compiling an S3 server and a registry for the tests" go build -C test/servers/programs -o /dev/null ./... tool
+
 # What waits for the network goes beside what waits for the processors. MAKE is
 # named apart from its use, so that make -n only says what it would do.
 AGAIN = $(MAKE) --no-print-directory
 .PHONY: test
 test: deps-test ## every test, in real VMs where it takes one
 	@scripts/fetch & fetched=$$!; trap 'wait $$fetched || :' EXIT; \
-	$(AGAIN) build hal hal-disk check; \
+	$(AGAIN) build hal hal-disk servers check; \
 	scripts/fuzz 20s $(FUZZED); \
 	trap - EXIT; wait $$fetched
 	@$(WITH_QEMU) $(TOOL) gotestsum --format pkgname-and-test-fails --raw-command -- scripts/test

@@ -75,19 +75,6 @@ func (h *healer) pause(err error) error {
 	return h.ctx.Err()
 }
 
-// try calls f until it succeeds, or fails for good.
-func (h *healer) try(f func() error) error {
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		if err := h.pause(err); err != nil {
-			return err
-		}
-	}
-}
-
 // describe puts an error of making a request into words that have nothing of what
 // a server sent.
 func describe(err error) *Problem {
@@ -105,7 +92,7 @@ func describe(err error) *Problem {
 	case errors.As(err, &out) && out.Timeout():
 		return passing("the source's server does not answer in time")
 	case errors.As(err, &op) && op.Op == "dial":
-		return passing("the source's server can't be reached")
+		return passing("the source's server can't be reached: %.120s", op.Err) // of the system, or of the way out
 	}
 	return passing("the connection to the source's server broke")
 }

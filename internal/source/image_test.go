@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -262,6 +264,26 @@ func TestOCICrypt(t *testing.T) {
 		s := imageOf(t, plainLayer, nil, content)
 		refuses(t, s.source(serve(t, s.ServeHTTP), manifest.OCICrypt), secretOf(t, `{"private_key":`+quoted(private)+`}`), "is not encrypted")
 	})
+}
+
+// testdata/skopeo is an image of one layer, 50 lines of CSV, as docs/data.md encrypts
+// it, by skopeo 1.9.3.
+func TestImageOfSkopeo(t *testing.T) {
+	part := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join("testdata/skopeo", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	sealed := part("layer")
+	s := &stored{manifest: part("manifest.json"), blobs: map[string][]byte{digestOf(sealed): sealed}}
+	want := strings.Repeat("5.1,3.5,1.4\n", 50)
+	src := s.source(serve(t, s.ServeHTTP), manifest.OCICrypt)
+	got, err := readAll(t, src, secretOf(t, `{"private_key":`+quoted(string(part("key.pem")))+`}`), Options{Size: int64(len(want))})
+	if err != nil || string(got) != want {
+		t.Errorf("got %q and %v", got, err)
+	}
 }
 
 // A registry that sends the agent to a token service: the password goes there only

@@ -30,12 +30,10 @@ func StartS3(t testing.TB) *S3 {
 		}
 	}
 	s := &S3{Region: "eu-test-1", AccessKey: "test-access", SecretKey: "test-secret-key"}
-	s.Server = start(t, program(t, "github.com/versity/versitygw/cmd/versitygw"), dir, authority, "/",
+	s.Server = start(t, program(t, "github.com/ultravioletrs/cocos/test/servers/programs/s3"), dir, authority, "/",
 		[]string{"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey},
 		func(host string) []string {
-			return []string{"--port", host, "--cert", cert, "--key", key, "--region", s.Region, "--quiet",
-				// Metadata in files: the test's folder may be where there are no extended attributes.
-				"posix", "--sidecar", filepath.Join(dir, "meta"), filepath.Join(dir, "data")}
+			return []string{host, cert, key, s.Region, filepath.Join(dir, "meta"), filepath.Join(dir, "data")}
 		})
 	s.Endpoint = "https://" + s.Host
 	return s

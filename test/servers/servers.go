@@ -1,5 +1,5 @@
 // Package servers runs, for tests, servers that datasets are taken from: an
-// S3-compatible one (versitygw, which checks signatures) and an image registry
+// S3-compatible one (of versitygw, which checks signatures) and an image registry
 // (distribution), each a process of its own that speaks TLS on loopback.
 //
 // They are built from the modules that programs/go.mod pins, which are no part of
