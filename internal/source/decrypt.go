@@ -143,7 +143,7 @@ func opens(list string, key crypto.PrivateKey) []byte {
 		if i == mostKeys || err != nil {
 			return nil
 		}
-		jwe, err := jose.ParseEncrypted(string(b), wrapAlgorithms, contentEncryption)
+		jwe, err := jose.ParseEncryptedJSON(string(b), wrapAlgorithms, contentEncryption)
 		if err != nil {
 			continue
 		}

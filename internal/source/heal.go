@@ -75,19 +75,6 @@ func (h *healer) pause(err error) error {
 	return h.ctx.Err()
 }
 
-// try calls f until it succeeds, or fails for good.
-func (h *healer) try(f func() error) error {
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		if err := h.pause(err); err != nil {
-			return err
-		}
-	}
-}
-
 // describe puts an error of making a request into words that have nothing of what
 // a server sent.
 func describe(err error) *Problem {

@@ -3,6 +3,7 @@ package source
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -262,8 +263,8 @@ func TestCertificateIsVerified(t *testing.T) {
 	refuses(t, s, nil, "not vouched for")
 	s = w.at("/")
 	s.URL = strings.Replace(w.URL, "127.0.0.1", "localhost", 1)
-	refuses(t, s, nil, "not vouched for")                                                 // another name
-	if roots, err := Roots(manifest.Source{}); err != nil || len(roots.Subjects()) < 50 { //nolint:staticcheck // not of the system
+	refuses(t, s, nil, "not vouched for") // another name
+	if roots, err := Roots(manifest.Source{}); err != nil || roots.Equal(x509.NewCertPool()) {
 		t.Errorf("the public authorities: %v", err)
 	}
 }
