@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"math/big"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -436,33 +435,6 @@ func TestRefusesRequests(t *testing.T) {
 	m["extra-params"] = map[string]any{"tee-metadata": map[string]any{"primary_tee": map[string]any{"tee": "sample"}}}
 	if a := w.call("POST", "/kbs/v0/auth", nil, m); a.status != 200 {
 		t.Errorf("extra-params: %d %s", a.status, a.body)
-	}
-}
-
-// Sessions are bounded, and room comes back when they end.
-func TestSessionsAreBounded(t *testing.T) {
-	w := newWorld(t, "", nil)
-	// Challenges alone take no room.
-	for range 3000 {
-		w.auth()
-	}
-	h := w.begin()
-	h.prove()
-	for range 1024 {
-		b := w.begin()
-		b.prove()
-		if a := b.attest(); a.status != http.StatusOK {
-			t.Fatalf("%d %s", a.status, a.body)
-		}
-	}
-	if kind, _ := h.attest().refusal(t); kind != "Busy" {
-		t.Errorf("one more: %s", kind)
-	}
-	w.pass(5 * time.Minute)
-	again := w.begin()
-	again.prove()
-	if a := again.attest(); a.status != http.StatusOK {
-		t.Errorf("after they ended: %d %s", a.status, a.body)
 	}
 }
 
