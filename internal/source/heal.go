@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// How long a reader waits for a server. With these it gives up after a quarter of
-// an hour without a byte.
+// How long a reader waits for a server. With these it gives up after a quarter of an
+// hour in which next to nothing came.
 const (
 	firstPause   = time.Second
 	longestPause = time.Minute
