@@ -51,7 +51,9 @@ func (a *app) brokerServeCmd() *cobra.Command {
 		Long: `Run a key broker until it is interrupted. It releases a resource only to a VM whose
 evidence your policy accepts, for a manifest that is given here, in which a dataset of
 yours names this broker and the resource; and to one VM of a manifest (see broker
-consent). A manifest in which somebody else's dataset names your broker is refused.
+consent). Giving a manifest here is your consent to release to its VM: read it first
+(manifest show). It need not have been approved on this machine before; where one was,
+under the same id, another one is refused. A manifest in which somebody else's dataset names your broker is refused.
 
 A resource is a file with what the agent needs for the dataset: age identities as
 age-keygen writes them, or JSON as cocos-cli data provide takes it.
@@ -81,7 +83,7 @@ loopback alone, for a proxy on this machine that speaks https.`,
 	f.StringVar(&s.cert, "tls-cert", "", "the broker's certificate with its chain, a `FILE` in PEM")
 	f.StringVar(&s.key, "tls-key", "", "its private key, a `FILE` in PEM")
 	f.StringVar(&s.provider, "provider", "", "your public key, as the manifests name the datasets' provider, a `FILE` in PEM")
-	f.StringArrayVar(&s.manifests, "manifest", nil, "a frozen manifest that you approved, a `FILE` (repeatable)")
+	f.StringArrayVar(&s.manifests, "manifest", nil, "a frozen manifest to whose VM you consent to release your keys, a `FILE` (repeatable)")
 	f.StringArrayVar(&s.resources, "resource", nil, "`REPOSITORY/TYPE/TAG=FILE`: what to release under the name that the manifests have (repeatable)")
 	s.policy.add(cmd)
 	a.stateFlag(cmd, &s.state)
@@ -96,7 +98,7 @@ func (a *app) brokerConfig(s *serveFlags) (cfg keybroker.ServerConfig, err error
 	case s.provider == "":
 		return cfg, usagef("give your public key, as the manifests name the provider of your datasets: only their keys are released", "--provider is missing")
 	case len(s.manifests) == 0:
-		return cfg, usagef("give each frozen manifest that you approved: keys are released for these alone", "--manifest is missing")
+		return cfg, usagef("give each frozen manifest that you consent to: keys are released for these alone", "--manifest is missing")
 	case len(s.resources) == 0:
 		return cfg, usagef("give what is to be released: REPOSITORY/TYPE/TAG=FILE", "--resource is missing")
 	}

@@ -51,14 +51,16 @@ func (a Allow) named(server string, address netip.Addr) bool {
 // connected to, of which own are the host's addresses: they may be trusted there
 // more than one from afar.
 func near(address netip.Addr, own []netip.Prefix) bool {
-	return slices.ContainsFunc(own, func(n netip.Prefix) bool { return n.Contains(address) })
+	to := reached(address)
+	return slices.ContainsFunc(own, func(n netip.Prefix) bool { return n.Contains(address) || n.Contains(to) })
 }
 
 // special are the networks of IANA's registries of special-purpose addresses that
-// are not global, and those within 2000::/3 that lead elsewhere: Teredo and 6to4
-// carry an IPv4 address.
+// are not global, those within 2000::/3 that lead elsewhere (Teredo and 6to4
+// carry an IPv4 address), and the one global address that every VM of Azure's reaches
+// its own host at (WireServer).
 var special = prefixes(
-	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
+	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
 	"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
 	"2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",
 )
@@ -69,15 +71,21 @@ var (
 	nat64 = netip.MustParsePrefix("64:ff9b::/96")
 )
 
+// reached is where a connection to an address ends: behind NAT64, at an IPv4 address.
+func reached(a netip.Addr) netip.Addr {
+	if !nat64.Contains(a) {
+		return a
+	}
+	b := a.As16()
+	return netip.AddrFrom4([4]byte(b[12:]))
+}
+
 // public tells whether an address is one of the public Internet.
 func public(a netip.Addr) bool {
 	if !a.IsValid() || a.Zone() != "" {
 		return false
 	}
-	if nat64.Contains(a) {
-		b := a.As16()
-		a = netip.AddrFrom4([4]byte(b[12:]))
-	}
+	a = reached(a)
 	if a.Is6() && !globalIPv6.Contains(a) {
 		return false
 	}

@@ -21,7 +21,8 @@ type Dialer struct {
 
 // DialContext connects to address, HOST:PORT, over TCP through the host. The name is
 // resolved there. Its errors are net.OpErrors; a *net.OpError of a Problem is the
-// host's refusal.
+// host's refusal. A host that does not answer is given up after 75 s, whatever ctx
+// allows.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	fail := func(err error) error { return &net.OpError{Op: "dial", Net: network, Addr: server(address), Err: err} }
 	if network != "tcp" && network != "tcp4" && network != "tcp6" {
@@ -31,6 +32,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil || host == "" || port == "" || strings.ContainsAny(address, " \r\n") || len(connectWord)+len(address)+1 > maxLine {
 		return nil, fail(&net.AddrError{Err: "is not HOST:PORT", Addr: address})
 	}
+	ctx, cancel := context.WithTimeout(ctx, hostTimeout)
+	defer cancel()
 	c, err := d.Host(ctx)
 	if err != nil {
 		return nil, fail(fmt.Errorf("the host lets no connections out: %w", err))

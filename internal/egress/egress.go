@@ -56,9 +56,14 @@ const (
 	// maxLine is that of a line in bytes, its end included: a name has at most 253.
 	maxLine = 300
 	// lineTimeout is how long the guest may take for its line, dialTimeout how
-	// long resolving and connecting may.
+	// long resolving and connecting may, in which each address has leastDial or more
+	// while there is time.
 	lineTimeout = 30 * time.Second
 	dialTimeout = 30 * time.Second
+	leastDial   = 2 * time.Second
+	// hostTimeout is how long the guest waits for a connection or a refusal: more
+	// than an honest host takes, with a slot to wait for.
+	hostTimeout = 75 * time.Second
 	// maxConnections is how many there are at once; further ones wait.
 	maxConnections = 64
 	// idleTimeout is how long a connection may be without a byte either way.

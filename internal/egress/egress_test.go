@@ -163,6 +163,10 @@ func TestRefusals(t *testing.T) {
 			s.Allow, s.lookup = Allow{}, resolves("9.9.9.9")
 			s.own = func() ([]netip.Prefix, error) { return prefixes("9.9.9.0/24"), nil }
 		}, server, Forbidden},
+		"near, behind NAT64": {func(s *Server) {
+			s.Allow, s.lookup = Allow{}, resolves("64:ff9b::9.9.9.9")
+			s.own = func() ([]netip.Prefix, error) { return prefixes("9.9.9.0/24"), nil }
+		}, server, Forbidden},
 		"near is not known": {func(s *Server) {
 			s.own = func() ([]netip.Prefix, error) { return nil, errors.New("no interfaces") }
 		}, server, Forbidden},

@@ -47,6 +47,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
+	defer l.Close()
 	slots := make(chan struct{}, s.most)
 	for {
 		select {
@@ -138,7 +139,10 @@ func (s *Server) connect(ctx context.Context, line string) (net.Conn, Problem) {
 	if err != nil { // what is near can't be told
 		return nil, s.refuse(server, Forbidden, err)
 	}
-	problem, last := Forbidden, error(nil)
+	var (
+		allowed []netip.AddrPort
+		last    error
+	)
 	for _, address := range addresses {
 		address = address.Unmap()
 		if !s.Allow.named(server, address) && (!public(address) || near(address, own)) {
@@ -149,13 +153,30 @@ func (s *Server) connect(ctx context.Context, line string) (net.Conn, Problem) {
 		if err != nil {
 			return nil, s.refuse(server, Malformed, err)
 		}
-		c, err := s.dial(ctx, to)
+		allowed = append(allowed, to)
+	}
+	if len(allowed) == 0 {
+		return nil, s.refuse(server, Forbidden, last)
+	}
+	for i, to := range allowed {
+		c, err := s.dialOne(ctx, to, len(allowed)-i)
 		if err == nil {
 			return c, ""
 		}
-		problem, last = Unreachable, err
+		last = err
 	}
-	return nil, s.refuse(server, problem, last)
+	return nil, s.refuse(server, Unreachable, last)
+}
+
+// dialOne gives the first of left addresses its share of the time that is left: a
+// silent one does not take it from the others.
+func (s *Server) dialOne(ctx context.Context, to netip.AddrPort, left int) (net.Conn, error) {
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, max(time.Until(end)/time.Duration(left), leastDial))
+		defer cancel()
+	}
+	return s.dial(ctx, to)
 }
 
 // resolve finds a host's addresses, once.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -56,8 +57,11 @@ func passing(format string, args ...any) *Problem {
 	return &Problem{Text: fmt.Sprintf(format, args...), Passing: true}
 }
 
+// askTime is for all of it, with the evidence and the wait for a busy broker.
+const askTime = 3 * time.Minute
+
 // Ask proves this VM to the broker and returns the resource. Its errors are
-// Problems.
+// Problems. It takes 3 minutes at most; that these are over may pass.
 func Ask(ctx context.Context, q Query) ([]byte, error) {
 	base, err := url.Parse(q.Broker)
 	tee := teeNames[q.TEE]
@@ -69,6 +73,8 @@ func Ask(ctx context.Context, q Query) ([]byte, error) {
 	case tee == "":
 		return nil, lasting("this VM is not in a TEE, and a broker releases keys to attested VMs alone: give what it takes by hand (cocos-cli data provide)")
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	c := &client{query: q, base: strings.TrimRight(q.Broker, "/"), http: *q.Client}
 	c.http.Jar = nil
 	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ultravioletrs/cocos/atls"
 	"github.com/ultravioletrs/cocos/attest"
@@ -364,3 +366,45 @@ func TestClientEnds(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A broker that never comes to an end is given up, though the caller would wait, and
+// may be asked again.
+func TestClientGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, answer := range map[string]roundTripper{
+			"no answer": func(r *http.Request) (*http.Response, error) {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			},
+			"a byte at a time": func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: http.StatusOK, Body: dripping{r.Context()}}, nil
+			},
+		} {
+			q := keybroker.Query{Client: &http.Client{Transport: answer}, Broker: "https://keys.example", Resource: ownResource, TEE: attest.SNP}
+			begun := time.Now()
+			_, err := keybroker.Ask(context.Background(), q)
+			var p *keybroker.Problem
+			if took := time.Since(begun); !errors.As(err, &p) || !p.Passing || took != 3*time.Minute {
+				t.Errorf("%s: %v after %v", name, err, took)
+			}
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// dripping has a byte in ten seconds until its request ends.
+type dripping struct{ ctx context.Context }
+
+func (d dripping) Read(b []byte) (int, error) {
+	select {
+	case <-time.After(10 * time.Second):
+		return copy(b, " "), nil
+	case <-d.ctx.Done():
+		return 0, d.ctx.Err()
+	}
+}
+
+func (dripping) Close() error { return nil }

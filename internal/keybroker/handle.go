@@ -79,15 +79,17 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request, c *call) *refusa
 		return refuse(http.StatusUnauthorized, typeExpired, "the challenge is over, or of another broker: ask for a new one")
 	case s.sessions.used(ticket):
 		return refuse(http.StatusUnauthorized, typeEvidence, "the challenge was answered already: ask for a new one")
-	case s.attests.Add(1) > maxAttests:
-		s.attests.Add(-1)
-		return refuse(http.StatusServiceUnavailable, typeBusy, "%d attestations are under way; try again", maxAttests)
 	}
-	defer s.attests.Add(-1)
 	var m attestation
 	if no := read(w, r, maxAttest, &m); no != nil {
 		return no
 	}
+	// Only now: a challenge is free, and whoever sends slowly takes nobody's place.
+	if s.attests.Add(1) > maxAttests {
+		s.attests.Add(-1)
+		return refuse(http.StatusServiceUnavailable, typeBusy, "%d attestations are under way; try again", maxAttests)
+	}
+	defer s.attests.Add(-1)
 	v, no := s.judge(r.Context(), c, tee, s.tickets.nonceOf(ticket), &m)
 	if no != nil {
 		return no

@@ -22,12 +22,13 @@ import (
 )
 
 const (
-	// maxAttests is how many attestations may be under way, and maxAppraisals how
-	// many of them are appraised at once.
+	// maxAttests is how many attestations whose messages have come may be under way,
+	// and maxAppraisals how many of them are appraised at once.
 	maxAttests    = 64
 	maxAppraisals = 4
-	// appraisalTime is for one, with what its verifier fetches.
-	appraisalTime = 60 * time.Second
+	// appraisalTime is for one, its wait for a turn and what its verifier fetches
+	// included: less than the minute that agents wait for an answer.
+	appraisalTime = 30 * time.Second
 )
 
 // ServerConfig of NewServer. All but Now are required.

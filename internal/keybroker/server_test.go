@@ -8,7 +8,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"math/big"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -312,6 +314,48 @@ func TestNonceOnce(t *testing.T) {
 	if a := again.attest(); a.status != 200 {
 		t.Errorf("a new challenge: %d %s", a.status, a.body)
 	}
+}
+
+// Strangers who send their messages slowly keep no VM waiting.
+func TestSlowMessagesTakeNoPlace(t *testing.T) {
+	w := newWorld(t, "", nil)
+	cookie, _ := w.auth()
+	const strangers = 80 // more than may attest at once
+	var wait sync.WaitGroup
+	s := slow{begun: make(chan struct{}), end: make(chan struct{})}
+	for range strangers {
+		wait.Go(func() {
+			r := httptest.NewRequest("POST", "/kbs/v0/attest", s)
+			r.Header.Set("Cookie", cookie)
+			w.server.Config.Handler.ServeHTTP(httptest.NewRecorder(), r)
+		})
+	}
+	defer wait.Wait()
+	defer close(s.end)
+	for range strangers {
+		select {
+		case <-s.begun:
+		case <-time.After(30 * time.Second):
+			t.Fatal("not all of the messages are read")
+		}
+	}
+	h := w.begin()
+	h.prove()
+	if a := h.attest(); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// slow is a body of which nothing comes.
+type slow struct{ begun, end chan struct{} }
+
+func (s slow) Read([]byte) (int, error) {
+	select {
+	case s.begun <- struct{}{}:
+		<-s.end
+	case <-s.end:
+	}
+	return 0, io.EOF
 }
 
 // A second VM of the manifest is refused while the first goes on.

@@ -154,7 +154,14 @@ func (m *Manager) used() demand {
 	var total demand
 	for _, dir := range m.unread {
 		if alive, err := shimAlive(dir); alive || err != nil {
-			usual, _ := demandOf(m.cfg.Host.Machine) // who can't tell its own is taken for one of today's
+			// Who can't tell its own is taken for one of today's, with the scratch
+			// disk that is there.
+			machine := m.cfg.Host.Machine
+			if info, err := os.Stat(dir.Scratch()); err == nil {
+				machine.ScratchBytes = info.Size()
+			}
+			usual, _ := demandOf(machine)
+			usual.disk = max(0, usual.disk-onDisk(string(dir)))
 			total = total.plus(usual)
 		}
 	}

@@ -106,6 +106,31 @@ func TestScratchOverRuns(t *testing.T) {
 	stop()
 }
 
+// TestScratchInAnUnreadableFolderCounts: as large as the file is, whatever has been
+// written of it.
+func TestScratchInAnUnreadableFolderCounts(t *testing.T) {
+	l := newLab(t, nil)
+	const each = 1 << 30
+	l.change = func(c *Config) { c.Host.Limits.MaxScratch = 2*each - 1 }
+	stop := l.inside()
+	id := l.submit()
+	l.accepted(id)
+	l.waitShim(id)
+	stop()
+	dir := vm.DirOf(l.state, id)
+	put(t, string(dir), "spec.json", "{")
+	put(t, string(dir), filepath.Base(dir.Scratch()), "")
+	if err := os.Truncate(dir.Scratch(), each); err != nil {
+		t.Fatal(err)
+	}
+	l.inside()
+	m := testManifest()
+	m.ScratchBytes = each
+	l.server.Submit(&managerv1.RunRequest{RunId: goodID, Manifest: freeze(t, m).Raw})
+	l.refused(goodID, "the VM needs a scratch disk of 1024 MiB, and 1024 of at most 2047")
+	l.killShim()
+}
+
 // TestDemand: the firmware's variables and the disk's overlay count as what they
 // can grow to.
 func TestDemand(t *testing.T) {

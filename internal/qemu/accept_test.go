@@ -160,7 +160,6 @@ func TestQEMURefuses(t *testing.T) {
 		{"user", "file.locking=off", "file.locking=never", "types", "file"},
 		{"user", "node-name=runtime", "nodename=runtime", "types", "nodename"},
 		{"scratch", "detect-zeroes=off", "detect-zeros=off", "types", "detect-zeros"},
-		{"scratch", "discard=unmap", "discard=punch", "types", "punch"},
 		{"scratch", "cache.no-flush=on", "cache.noflush=on", "types", "noflush"},
 		{"scratch", "werror=report", "werrors=report", "types", "werrors"},
 		{"scratch", "serial=cocos-scratch", "serials=cocos-scratch", "types", "serials"},

@@ -158,14 +158,14 @@ func (a *arguments) runtime(file string) {
 }
 
 // scratch adds a disk that lives no longer than the VM, whose guest alone can read
-// it: there is nothing to save from a host that goes down (cache.no-flush), what the
-// guest discards is given back to the host (discard), and where the host has no room
-// the guest gets an error, while QEMU would otherwise stop it (werror).
+// it: there is nothing to save from a host that goes down (cache.no-flush), and where
+// the host has no room the guest gets an error, while QEMU would otherwise stop it
+// (werror).
 func (a *arguments) scratch(bytes int64, dir vm.Dir) {
 	if bytes == 0 {
 		return
 	}
-	a.add("-blockdev", "driver=raw,node-name="+scratchID+",discard=unmap,detect-zeroes=off,cache.direct=off,cache.no-flush=on,file.driver=file,file.filename="+escape(dir.Scratch()))
+	a.add("-blockdev", "driver=raw,node-name="+scratchID+",detect-zeroes=off,cache.direct=off,cache.no-flush=on,file.driver=file,file.filename="+escape(dir.Scratch()))
 	a.add("-device", "virtio-blk-pci,drive="+scratchID+",serial="+vm.ScratchSerial+",disable-legacy=on,iommu_platform=true,werror=report,rerror=report")
 }
 

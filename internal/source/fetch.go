@@ -57,7 +57,7 @@ func (f *fetch) Read(b []byte) (int, error) {
 		n, err := f.body.Read(b)
 		f.at += int64(n)
 		if n > 0 {
-			f.h.came()
+			f.h.came(n)
 		}
 		switch {
 		case f.at > f.obj.limit:
@@ -66,9 +66,7 @@ func (f *fetch) Read(b []byte) (int, error) {
 			f.err = io.EOF
 		case err != nil:
 			f.drop()
-			if n == 0 {
-				f.err = f.h.pause(err)
-			}
+			f.err = f.h.pause(err)
 		}
 		if n > 0 && (f.err == nil || f.err == io.EOF) {
 			return n, nil

@@ -8,12 +8,14 @@ import (
 	"time"
 )
 
-// How long a reader waits for a server. With these it gives up after a quarter of
-// an hour without a byte.
+// How long a reader waits for a server. With these it gives up after a quarter of an
+// hour in which next to nothing came.
 const (
 	firstPause   = time.Second
 	longestPause = time.Minute
 	mostPauses   = 20
+	// progress is how many bytes must have come after a break for it to be forgotten.
+	progress     = 64 << 10
 	defaultStall = time.Minute
 )
 
@@ -21,7 +23,9 @@ const (
 type healer struct {
 	ctx    context.Context
 	o      Options
-	pauses int // since something came last
+	pauses int // since as much as progress came last
+	got    int // bytes since the first of them
+	broken bool
 }
 
 func newHealer(ctx context.Context, o Options) *healer {
@@ -45,12 +49,15 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// came notes that the server sent something.
-func (h *healer) came() {
-	if h.pauses > 0 && h.o.Broken != nil {
+// came notes that the server sent n bytes.
+func (h *healer) came(n int) {
+	if h.broken && h.o.Broken != nil {
 		h.o.Broken(nil)
 	}
-	h.pauses = 0
+	h.broken = false
+	if h.got += n; h.got >= progress {
+		h.pauses, h.got = 0, 0
+	}
 }
 
 // pause waits after err and returns nil when it is time to try again, or why one
@@ -65,7 +72,11 @@ func (h *healer) pause(err error) error {
 		return lasting("%s; given up after %d tries", p.Text, h.pauses+1)
 	}
 	d := min(firstPause<<min(h.pauses, 10), longestPause)
+	if h.pauses == 0 {
+		h.got = 0
+	}
 	h.pauses++
+	h.broken = true
 	if h.o.Broken != nil {
 		h.o.Broken(p)
 	}

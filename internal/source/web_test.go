@@ -118,6 +118,21 @@ func TestPausesGrowAndEnd(t *testing.T) {
 	}
 }
 
+// A server that gives next to nothing each time is left alone for longer and longer,
+// as one that gives nothing is.
+func TestCrumbsAreNoProgress(t *testing.T) {
+	w := serve(t, cut(1, file(content, `"1"`)))
+	p := &pauses{}
+	_, err := readAll(t, w.at("/"), nil, p.options(len(content)))
+	var problem *Problem
+	if !errors.As(err, &problem) || problem.Passing || !strings.Contains(problem.Text, "given up") {
+		t.Errorf("got %v", err)
+	}
+	if n := len(w.requests()); n != mostPauses+1 || len(p.slept) != mostPauses || p.slept[1] != 2*firstPause || p.slept[mostPauses-1] != longestPause {
+		t.Errorf("asked %d times, and waited %v", n, p.slept)
+	}
+}
+
 // A server that stops sending is as good as gone.
 func TestStalledConnectionHeals(t *testing.T) {
 	n := 0
