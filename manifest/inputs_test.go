@@ -36,6 +36,7 @@ func TestInputsMalformed(t *testing.T) {
 		source + "/redirects/0":           {{"cdn.example.org", "HOST:PORT"}, {"CDN.example.org:443", "lower case"}, {"cdn.example.org:0", ""}, {":443", ""}, {"u@h:1", ""}},
 		source + "/authorities":           {{"x", "PEM"}, {authority() + "x", "PEM"}, {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate"}, {strings.ReplaceAll(authority(), "CERTIFICATE", "PUBLIC KEY"), "no certificate"}},
 		source + "/password":              {{"x", "not a known field"}},
+		"/datasets/0/size":                {{n("1098437885953"), "on a scratch disk"}},
 		"/scratch_bytes":                  {{n("1"), "multiple of 1048576"}, {n("-1048576"), ""}, {n("1048576"), "the inputs need"}, {n("0"), "left out"}},
 	} {
 		for _, b := range values {

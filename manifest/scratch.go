@@ -1,5 +1,7 @@
 package manifest
 
+import "fmt"
+
 // Bounds of a scratch disk, in bytes, beside MaxInputSize.
 const (
 	// scratchUnit is what its size is a whole number of.
@@ -57,11 +59,35 @@ func (m *Manifest) MemoryNeed() int64 {
 
 func (v *validator) scratch(m *Manifest) {
 	const path = "/scratch_bytes"
+	if m.ScratchBytes > 0 {
+		v.scratchSizes(m)
+	}
 	switch n := m.ScratchBytes; {
 	case n == 0:
 	case n < 0 || n > MaxInputSize || n%scratchUnit != 0:
 		v.add(path, "is %d; expected a multiple of %d (1 MiB), up to %d", n, int64(scratchUnit), int64(MaxInputSize))
 	case len(v.faults) == 0 && n < m.ScratchNeed():
 		v.add(path, "is %d, and the inputs need %d (their sizes and unpacked_max, with the hashes over them)", n, m.ScratchNeed())
+	}
+}
+
+// maxScratchInput bounds what one image on a scratch disk holds, in bytes: a hash
+// tree is over 1 TiB at most, and the image has names besides.
+const maxScratchInput = 1<<40 - 1<<30
+
+func (v *validator) scratchSizes(m *Manifest) {
+	judge := func(path string, n int64) {
+		if n > maxScratchInput && n <= MaxInputSize {
+			v.add(path, "is %d; at most %d are possible on a scratch disk (/scratch_bytes)", n, int64(maxScratchInput))
+		}
+	}
+	judge("/algorithm/size", m.Algorithm.Size)
+	for i, f := range m.Algorithm.Files {
+		judge(fmt.Sprintf("/algorithm/files/%d/size", i), f.Size)
+		judge(fmt.Sprintf("/algorithm/files/%d/unpacked_max", i), f.UnpackedMax)
+	}
+	for i, d := range m.Datasets {
+		judge(fmt.Sprintf("/datasets/%d/size", i), d.Size)
+		judge(fmt.Sprintf("/datasets/%d/unpacked_max", i), d.UnpackedMax)
 	}
 }

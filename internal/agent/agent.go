@@ -99,15 +99,18 @@ type Agent struct {
 	pullCtx context.Context // of what is taken from sources
 	endPull context.CancelFunc
 	pulls   sync.WaitGroup
-	closing chan struct{} // closed when Serve ends: followers go home
+	// pullPlaces bounds how many are taken at once.
+	pullPlaces chan struct{}
+	closing    chan struct{} // closed when Serve ends: followers go home
 
 	mu     sync.Mutex
 	state  State
 	reason Reason
 	limit  string // that was exceeded; participants' to know
 	inputs []*input
-	// regions of the scratch disk that are in their places.
-	regions []Region
+	// regions of the scratch disk that are in their places, and how often one was made.
+	regions  []Region
+	attempts int
 	// results by the fingerprints of the consumers that get them; nil: none yet.
 	results map[string]*result
 	taken   map[string]bool // consumers, by fingerprint, that confirmed
@@ -135,6 +138,8 @@ func New(cfg Config) (*Agent, error) {
 		state:   AwaitingInputs,
 		inputs:  newInputs(&m.Manifest),
 		taken:   map[string]bool{},
+
+		pullPlaces: make(chan struct{}, maxPulls),
 	}
 	if err := a.prepareTLS(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -198,14 +203,13 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) (err error) {
 	options := append(bulk.ServerOptions(), gate.ServerOptions()...)
 	server := grpc.NewServer(append(options, grpc.Creds(creds), grpc.WaitForHandlers(true))...)
 	agentv1.RegisterAgentServiceServer(server, a)
+	a.startPulls() // before anybody could upload the same
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(newDoor(l)) }()
 
 	digest := a.cfg.Manifest.Digest.String()
 	a.cfg.Journal.Emit(vm.EventReady, "the agent awaits its participants", a.readyAttributes())
 	a.cfg.Log.Info("serving", "address", l.Addr().String(), "agent_key", a.Key(), "manifest_digest", digest)
-
-	a.startPulls()
 
 	select {
 	case <-ctx.Done():

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"io"
 	"net"
 	"time"
 
@@ -28,6 +29,15 @@ func NewDoor(l net.Listener, n int, after func(time.Duration, func()) *time.Time
 func LetStay(c net.Conn, key keys.Public) {
 	letStay(peer.NewContext(context.Background(), &peer.Peer{Addr: c.RemoteAddr()}), callauth.Caller{Key: key})
 }
+
+// PlanFolder is what is made of a folder's archive before it goes to a scratch disk.
+func PlanFolder(archived io.Reader, unpackedMax int64) error {
+	_, err := planFolder(archived, unpackedMax)
+	return err
+}
+
+// MaxPulls is how many datasets are taken from their sources at once.
+const MaxPulls = maxPulls
 
 // CheckRoom is what New asks of memory and the scratch disk.
 func CheckRoom(m *manifest.Manifest, room int64, disk Scratch) error {

@@ -93,6 +93,9 @@ func (a *Agent) occupy(in *input, salt manifest.Salt) error {
 	if a.state != AwaitingInputs {
 		return wrongState(a.state)
 	}
+	if in.busy || in.complete {
+		return busy(in.ref)
+	}
 	if in.sink == nil {
 		sink, err := a.newSink(in)
 		if err != nil {

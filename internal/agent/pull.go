@@ -19,12 +19,15 @@ import (
 
 // What State says of a dataset with a source.
 const (
-	awaitsSecret  = "its provider has to hand over what it takes to read it: cocos-cli data provide"
-	awaitsSalt    = "its provider has to hand over the salt of its commitment: cocos-cli data provide"
-	noBroker      = "this agent can't ask a key broker (without a TEE there is nothing to show it); its provider can hand over the key: cocos-cli data provide"
-	notYours      = "it can't be had from its source now; its provider is told why"
-	longestText   = 400 // of a problem, in bytes
-	pullChunk     = 256 << 10
+	awaitsSecret = "its provider has to hand over what it takes to read it: cocos-cli data provide"
+	awaitsSalt   = "its provider has to hand over the salt of its commitment: cocos-cli data provide"
+	noBroker     = "this agent can't ask a key broker (without a TEE there is nothing to show it); its provider can hand over the key: cocos-cli data provide"
+	notYours     = "it can't be had from its source now; its provider is told why"
+	longestText  = 400 // of a problem, in bytes
+	pullChunk    = 256 << 10
+	// maxPulls at once: each takes about 1 MiB of memory and one of the connections
+	// that a host lets out; the others wait.
+	maxPulls      = 8
 	sourceInvalid = "the manifest gives the %s no source; its provider uploads it"
 )
 
@@ -128,7 +131,7 @@ func (a *Agent) startPull(in *input, get secretFor) {
 		defer a.mu.Unlock()
 		p.active, p.asking = false, false
 		switch {
-		case err == nil:
+		case err == nil || in.complete:
 			p.problem = ""
 		case ctx.Err() != nil:
 			p.problem = "" // whoever stopped it knows, and goes on
@@ -142,6 +145,12 @@ func (a *Agent) pullInput(ctx context.Context, in *input, get secretFor) error {
 	secret, salt, err := get(ctx)
 	if err != nil {
 		return err
+	}
+	select {
+	case a.pullPlaces <- struct{}{}:
+		defer func() { <-a.pullPlaces }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	r, err := source.Open(ctx, in.pull.source, secret, source.Options{
 		Dial: a.cfg.Dial, Size: in.size, Sleep: a.cfg.Sleep,

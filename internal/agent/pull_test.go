@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -433,5 +434,45 @@ func TestProvideIsRefused(t *testing.T) {
 	}
 	if st := e.told(mine); st.GetPulling() || st.GetComplete() {
 		t.Errorf("afterwards: %v", st)
+	}
+}
+
+// What would be too many pulls at once waits for the others.
+func TestPullsAtOnce(t *testing.T) {
+	var under, most atomic.Int64
+	full := make(chan struct{})
+	source := keeper(t, func(w http.ResponseWriter, r *http.Request) {
+		n := under.Add(1)
+		defer under.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		if n == agent.MaxPulls {
+			close(full)
+		}
+		<-full
+		keeps(fileData)(w, r)
+	})
+	m := pulled(t, source)
+	for i := range 2 * agent.MaxPulls {
+		d := m.Datasets[0]
+		d.Name = fmt.Sprintf("more-%02d", i)
+		m.Datasets = append(m.Datasets, d)
+	}
+	e := start(t, m)
+	c := e.as(everybody().data, manifest.DatasetProvider)
+	for complete := 0; complete < len(m.Datasets)-1; {
+		r, err := c.State(e.ctx(), &agentv1.StateRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		complete = 0
+		for _, in := range r.GetInputs() {
+			if in.GetComplete() {
+				complete++
+			}
+		}
+	}
+	if most.Load() != agent.MaxPulls {
+		t.Errorf("%d were taken at once, want %d", most.Load(), agent.MaxPulls)
 	}
 }

@@ -44,8 +44,8 @@ func onScratch(m *manifest.Manifest, ref inputRef) bool {
 
 const (
 	imageFile = "input" // the one file of an image that holds a file or an archive
-	// maxNames bounds the names of a folder's entries, which are in memory while
-	// its image is written, in bytes.
+	// maxNames bounds the names of a folder's entries and the paths of its folders,
+	// which are in memory while its image is written, in bytes.
 	maxNames   = 16 << 20
 	copyBuffer = 256 << 10
 )
@@ -64,10 +64,14 @@ type scratchSink struct {
 	check             func(file string) error
 }
 
+// newScratchSink needs the agent's mutex.
 func (a *Agent) newScratchSink(in *input) (sink, error) {
+	a.attempts++
 	s := &scratchSink{
-		disk: a.cfg.Scratch, keep: a.keep, target: a.target(in), image: filepath.Join(a.dirs.images(), in.fileName()),
-		size: in.size, unpackedMax: in.unpackedMax, check: a.check(in),
+		disk: a.cfg.Scratch, keep: a.keep, target: a.target(in),
+		// Of its own for each attempt: what could not be unmounted is in nobody's way.
+		image: filepath.Join(a.dirs.images(), fmt.Sprintf("%s.%d", in.fileName(), a.attempts)),
+		size:  in.size, unpackedMax: in.unpackedMax, check: a.check(in),
 	}
 	var plan erofs.Plan
 	if err := plan.File(imageFile, 0o444, in.size); err != nil {
@@ -199,7 +203,11 @@ func (s *scratchSink) unpack() (err error) {
 func planFolder(archived io.Reader, unpackedMax int64) (*erofs.Plan, error) {
 	plan, names := new(erofs.Plan), 0
 	err := archive.Walk(archived, unpackLimits(unpackedMax), func(e archive.Entry, _ io.Reader) error {
-		if names += len(filepath.Base(e.Name)); names > maxNames {
+		names += len(filepath.Base(e.Name))
+		if e.Folder {
+			names += len(e.Name)
+		}
+		if names > maxNames {
 			return fmt.Errorf("the names of its files and folders have more than %d bytes", maxNames)
 		}
 		if e.Folder {
@@ -207,6 +215,9 @@ func planFolder(archived io.Reader, unpackedMax int64) (*erofs.Plan, error) {
 		}
 		return plan.File(e.Name, e.Mode, e.Size)
 	})
+	if err == nil {
+		_, err = plan.Size() // finds a file and a folder of one name
+	}
 	return plan, unpackError(err)
 }
 

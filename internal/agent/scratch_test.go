@@ -1,9 +1,11 @@
 package agent_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/erofs/go-erofs"
 	"google.golang.org/grpc/codes"
@@ -252,6 +255,64 @@ func TestRoomOnScratch(t *testing.T) {
 		err := agent.CheckRoom(&m, 1<<30, &scratchDir{room: tt.room(&m)})
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v; want %q", name, err, tt.want)
+		}
+	}
+}
+
+// archived is an archive of entries with these names, in this order; folders end
+// in a slash.
+func archived(t *testing.T, names ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range names {
+		h := &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
+		if strings.HasSuffix(name, "/") {
+			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// A file and a folder of one name are the archive's fault, wherever it is unpacked.
+func TestFileAndFolderOfOneName(t *testing.T) {
+	data := archived(t, "a", "a-b", "a/")
+	m := basic(t)
+	m.Datasets[1].SHA256, m.Datasets[1].Size = manifest.Sum(data), int64(len(data))
+	_, scratched := onScratch(t, &m)
+	inMemory := m
+	inMemory.ScratchBytes = 0
+	for _, e := range []*env{start(t, m, scratched), start(t, inMemory)} {
+		_, err := e.upload(e.as(everybody().data2, manifest.DatasetProvider), dataRef("folder"), data, 0)
+		refused(t, err, codes.InvalidArgument, rpcerr.ArchiveRefused)
+	}
+}
+
+// Names are in memory while an image is written, and so are paths of folders.
+func TestNamesOfAFolderAreBounded(t *testing.T) {
+	var deep, wide []string
+	path := strings.Repeat(strings.Repeat("x", 200)+"/", 16)
+	for i := range 16 {
+		deep = append(deep, path[:201*(i+1)])
+	}
+	for i := range 5200 {
+		deep = append(deep, fmt.Sprintf("%s%04d/", path, i))
+	}
+	for i := range 80_000 {
+		wide = append(wide, fmt.Sprintf("%s%05d", strings.Repeat("x", 210), i))
+	}
+	for name, names := range map[string][]string{"deep": deep, "wide": wide} {
+		if err := agent.PlanFolder(bytes.NewReader(archived(t, names[:len(names)/2]...)), 0); err != nil {
+			t.Errorf("%s, half of them: %v", name, err)
+		}
+		if err := agent.PlanFolder(bytes.NewReader(archived(t, names...)), 0); err == nil || !strings.Contains(err.Error(), "names of its files and folders") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -122,6 +122,15 @@ func (o *encrypting) recipients() (to []age.Recipient, identity *age.HybridIdent
 	return []age.Recipient{identity.Recipient()}, identity, nil
 }
 
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
+}
+
 func (a *app) encrypt(ctx context.Context, in *input, o *encrypting) (done encrypted, err error) {
 	to, identity, err := o.recipients()
 	if err != nil {
@@ -142,6 +151,9 @@ func (a *app) encrypt(ctx context.Context, in *input, o *encrypting) (done encry
 				err = errors.Join(err, os.Remove(o.newIdentity))
 			}
 		}()
+		if sameFile(o.newIdentity, o.out) {
+			return done, usagef("give each a place of its own", "--new-identity and --out are one file, %s", o.out)
+		}
 	}
 	f, err := os.CreateTemp(filepath.Dir(o.out), "."+filepath.Base(o.out)+"-*")
 	if err != nil {

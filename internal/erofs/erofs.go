@@ -121,7 +121,8 @@ func (p *Plan) add(name string) (*node, error) {
 	case len(p.nodes) == maxFilesPlanned:
 		return nil, fmt.Errorf("planning an image: there are more than %d files and folders", maxFilesPlanned)
 	}
-	n := &node{name: base, parent: parent, index: len(p.nodes)}
+	// A copy: base is a part of name, all of which it would keep.
+	n := &node{name: strings.Clone(base), parent: parent, index: len(p.nodes)}
 	p.nodes = append(p.nodes, n)
 	parent.entries = append(parent.entries, n)
 	return n, nil
