@@ -151,7 +151,7 @@ func TestDocumentedCommandLine(t *testing.T) {
 	spec.Machine.ScratchBytes = 1 << 20
 	line = strings.Join(CommandLine(spec, testDir), " ")
 	for _, part := range []string{
-		" -blockdev driver=raw,node-name=scratch,discard=unmap,", ",cache.no-flush=on,", ",file.filename=" + testDir.Scratch() + " ",
+		" -blockdev driver=raw,node-name=scratch,", ",cache.no-flush=on,", ",file.filename=" + testDir.Scratch() + " ",
 		" -device virtio-blk-pci,drive=scratch,serial=cocos-scratch,", ",werror=report,rerror=report ",
 	} {
 		if strings.Count(line+" ", part) != 1 {
