@@ -190,6 +190,7 @@ func (w *world) freeze(sources map[string]manifest.Source) {
 			Type: manifest.Binary, Args: []string{"sum"}, Provider: w.alice.Key, SHA256: manifest.Sum(algorithm), Size: int64(len(algorithm)),
 		},
 		Consumers: []keys.Public{w.alice.Key}, Approvals: []keys.Public{w.alice.Key, w.bob.Key},
+		ScratchBytes: 64 << 20, // what is pulled goes there, in a VM that is appraised
 	}
 	for _, name := range []string{"labels", "open", "scans"} {
 		b := w.content[name]

@@ -85,7 +85,8 @@ func TestPythonToResult(t *testing.T) {
 	c.Data = []string{iris}
 
 	h := harness.Start(t)
-	r := h.Submit(c, nil)
+	// Data and packages on the scratch disk, beside the one that has Python.
+	r := h.Submit(c, func(m *manifest.Manifest) { m.ScratchBytes = 64 << 20 })
 	r.Ready()
 
 	// Nothing but what the manifest names is taken.
