@@ -128,7 +128,7 @@ func hardware() []variable {
 			Effect: "QEMU's name of the memory object, where there is one.",
 			Set:    name(func(s *settings) *string { return &s.machine.Memory.ID })},
 		{Name: "MANAGER_QEMU_MEMORY_SIZE", Kind: "size", Unit: "number with M or G, 256M to 16384G", Fallback: "4096M", Otherwise: "2048M",
-			Effect: "Memory of each VM; inputs and results lie in it, too.",
+			Effect: "Memory of each VM; results lie in it, too, and inputs, unless the manifest has a scratch disk for them.",
 			Set:    memory(func(s *settings) *int { return &s.machine.Memory.MiB })},
 		{Name: "MANAGER_QEMU_MEMORY_SLOTS", Kind: "number", Unit: "0 to 256", Fallback: "5",
 			Effect: "Slots for further memory; 0: none, and `MANAGER_QEMU_MAX_MEMORY` has no effect.",

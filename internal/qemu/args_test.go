@@ -148,6 +148,16 @@ func TestDocumentedCommandLine(t *testing.T) {
 	if strings.Contains(line, "OVMF_VARS.fd") && !strings.Contains(line, testDir.Vars()) || strings.Contains(line, "/usr/share/OVMF/OVMF_VARS") {
 		t.Errorf("the variables are not the VM's own in\n%s", line)
 	}
+	spec.Machine.ScratchBytes = 1 << 20
+	line = strings.Join(CommandLine(spec, testDir), " ")
+	for _, part := range []string{
+		" -blockdev driver=raw,node-name=scratch,", ",cache.no-flush=on,", ",file.filename=" + testDir.Scratch() + " ",
+		" -device virtio-blk-pci,drive=scratch,serial=cocos-scratch,", ",werror=report,rerror=report ",
+	} {
+		if strings.Count(line+" ", part) != 1 {
+			t.Errorf("%q is not once in\n%s", part, line)
+		}
+	}
 	variants["disk"].change(&spec)
 	line = strings.Join(CommandLine(spec, testDir), " ")
 	want := " -device virtio-scsi-pci,id=scsi,disable-legacy=on,iommu_platform=true -drive file=" + testDir.Overlay() + ",if=none,id=disk0,format=qcow2 -device scsi-hd,drive=disk0 "
