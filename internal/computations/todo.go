@@ -255,7 +255,7 @@ func (t *steps) start() {
 func (t *steps) look(run *Run) {
 	if run.State != RunFinished {
 		t.add(RunShow, fmt.Sprintf("Run %d %s: %s.", run.Number, run.State, orUnknown(run.Reason)), "")
-		if do := advice(run.Reason); do != "" {
+		if do := Advice(run.Reason); do != "" {
 			t.add(RunShow, do, "")
 		}
 		return
