@@ -236,6 +236,9 @@ func (t *steps) fetchManifest(a Action) {
 // start is what happens between runs.
 func (t *steps) start() {
 	if t.may(ComputationRun) {
+		if t.brokered() {
+			t.policy()
+		}
 		t.brokers()
 		t.add(ComputationRun, "Everything is approved. Start a run when all parties are ready to bring what they provide.",
 			CommandLine("computations", "run", string(t.v.ID)))
@@ -245,10 +248,10 @@ func (t *steps) start() {
 		return
 	}
 	t.add(ComputationShow, "Everything is approved. Wait until it is started.", "")
-	t.brokers()
-	if slices.ContainsFunc(t.v.Mine, ofManifest) && t.v.Frozen.AttestedTLS {
+	if t.brokered() || slices.ContainsFunc(t.v.Mine, ofManifest) && t.v.Frozen.AttestedTLS {
 		t.policy()
 	}
+	t.brokers()
 }
 
 // look is what to do with a run that ended.
