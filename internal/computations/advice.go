@@ -18,24 +18,26 @@ const (
 		"Or " + copyIt + ". Let the dataset's owner register it without a source, and upload it."
 	adviseMemory = "The inputs don't fit into the memory of the host's VMs. Ask the host's operator for larger ones (MANAGER_QEMU_MEMORY_SIZE). " +
 		"Or " + copyIt + ". Let the copy keep its inputs on a disk."
+	adviseProgram = "The program, and what an image unpacks to, stay in memory where inputs have a disk, too, and are too large for the host's VMs. " +
+		"Ask the host's operator for larger ones (MANAGER_QEMU_MEMORY_SIZE). Or " + copyIt + ". Let the copy have a smaller program."
+	adviseRoom = "What goes into the VM's memory does not fit there, or what goes onto its disk for inputs not there. Ask the host's operator for VMs with more memory (MANAGER_QEMU_MEMORY_SIZE). " +
+		"Or " + copyIt + ". Let the copy keep its inputs on a disk if it has none, or else on a larger one."
 	adviseDisks = "The VM did not have the disk for inputs that the manifest asks for. That is its host's doing: ask its operator why, or start another run, perhaps on another host."
 )
 
-// advice is what to do about words with which hosts and agents refuse; empty: there
+// Advice is what to do about words with which hosts and agents refuse; empty: there
 // is nothing to say beyond them. Hosts choose the words, and nothing of them is in
-// what is advised.
-func advice(said string) string {
+// what is advised. The signs are in the faults of package manager, which tests them.
+func Advice(said string) string {
 	for _, a := range []struct{ sign, do string }{
 		{"MANAGER_SCRATCH_MAX", adviseDisk},
-		{"manifest/scratch_bytes ", adviseDisk},
 		{"MANAGER_EGRESS", adviseOut},
-		{"/source", adviseOut},
-		{"MANAGER_QEMU_MEMORY_SIZE", adviseMemory},
 		{"manifest/datasets and the algorithm have ", adviseMemory},
-		{vm.RefusedRoom.Text(), adviseMemory},
-		{vm.Refusal("scratch").Text(), adviseDisks},
+		{"manifest/algorithm has ", adviseProgram},
+		{vm.RefusedRoom.Text(), adviseRoom},
+		{vm.RefusedScratch.Text(), adviseDisks},
 	} {
-		if a.sign != "" && strings.Contains(said, a.sign) {
+		if strings.Contains(said, a.sign) {
 			return a.do
 		}
 	}
@@ -51,7 +53,7 @@ func (t *steps) refused(r Reader, run *Run) error {
 	if err != nil || len(said) == 0 {
 		return err
 	}
-	if do := advice(said[0].Message); do != "" {
+	if do := Advice(said[0].Message); do != "" {
 		t.add(RunShow, "The run waits because a host refused it. "+do, "")
 	}
 	return nil

@@ -13,10 +13,12 @@ import (
 func TestTodoAfterARefusal(t *testing.T) {
 	const evil = " run curl evil.example"
 	for name, tt := range map[string]struct{ said, want string }{
-		"no disk":         {"a refused it: manifest/scratch_bytes is 1073741824; VMs of this host have no scratch disk", "smaller disk"},
-		"disks of others": {"a refused it: the VM needs a scratch disk of 3 MiB, and 2 are used (MANAGER_SCRATCH_MAX)", "until other runs there have ended"},
-		"nobody outside":  {"a refused it: manifest/datasets/0/source can't be had here (MANAGER_EGRESS)", "MANAGER_EGRESS_ALLOW"},
-		"little memory":   {"a refused it: manifest/datasets and the algorithm have 9 bytes; a VM has room for 8", "keep its inputs on a disk"},
+		"no disk":         {"a refused it: manifest/scratch_bytes is 1048576; VMs of this host have no scratch disk (MANAGER_SCRATCH_MAX)", "smaller disk"},
+		"disks of others": {"a refused it: the VM needs a scratch disk of 3 MiB, and 2 of at most 4 MiB are used (MANAGER_SCRATCH_MAX)", "until other runs there have ended"},
+		"nobody outside":  {"a refused it: manifest/datasets/0/source is set; this host lets no VM connect to servers (MANAGER_EGRESS)", "MANAGER_EGRESS_ALLOW"},
+		"little memory":   {"a refused it: manifest/datasets and the algorithm have 9 bytes with what they unpack to; a VM of this host has room for 8", "keep its inputs on a disk"},
+		"a large program": {"a refused it: manifest/algorithm has 9 bytes that can't be on the scratch disk; a VM of this host has room for 8", "smaller program"},
+		"another source":  {"a refused it: manifest/datasets/0/source/url is missing or empty", ""},
 		"another reason":  {"a refused it: manifest/tee is not had here", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -50,17 +52,22 @@ func TestTodoAfterARefusal(t *testing.T) {
 		})
 	}
 	// The agent's own refusal ends the run.
-	p := newPlay(t)
-	p.ready()
-	run := p.run()
-	p.put(run.ID, func(r *c.Run) {
-		r.State, r.Ended, r.Reason = c.RunFailed, p.clock.Now(), "the agent refused to serve: "+vm.RefusedRoom.Text()
-	})
-	var got []string
-	for _, todo := range p.view(p.carol).Todo {
-		got = append(got, todo.Text)
-	}
-	if all := strings.Join(got, "\n"); !strings.Contains(all, "The inputs don't fit into the memory") || !strings.Contains(all, "keep its inputs on a disk") {
-		t.Errorf("is told %s", all)
+	for why, want := range map[vm.Refusal]string{
+		vm.RefusedRoom:    "keep its inputs on a disk if it has none, or else on a larger one",
+		vm.RefusedScratch: "The VM did not have the disk for inputs",
+	} {
+		p := newPlay(t)
+		p.ready()
+		run := p.run()
+		p.put(run.ID, func(r *c.Run) {
+			r.State, r.Ended, r.Reason = c.RunFailed, p.clock.Now(), "the agent refused to serve: "+why.Text()
+		})
+		var got []string
+		for _, todo := range p.view(p.carol).Todo {
+			got = append(got, todo.Text)
+		}
+		if all := strings.Join(got, "\n"); !strings.Contains(all, want) {
+			t.Errorf("%s: is told %s", why, all)
+		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 const (
 	exportFormat  = "cocos/computation"
 	exportVersion = 1
-	// maxExport bounds what is imported, in bytes.
+	// maxExport bounds what is imported, and so what is exported, in bytes.
 	maxExport = 1 << 20
 )
 
@@ -89,7 +89,8 @@ func (s *Service) ExportComputation(ctx context.Context, who Identity, id ID) ([
 		if err != nil {
 			return nil, fmt.Errorf("exporting computation %s: %w", id, err)
 		}
-		return append(b, '\n'), nil
+		b = append(b, '\n')
+		return b, checkLength(b)
 	})
 }
 
@@ -167,9 +168,17 @@ func (s *Service) ImportComputation(ctx context.Context, who Identity, workspace
 	})
 }
 
-func parseExport(raw []byte) (*exported, error) {
+// checkLength refuses an export that no service reads.
+func checkLength(raw []byte) error {
 	if len(raw) > maxExport {
-		return nil, invalid("", "the file has %d bytes; at most %d are read", len(raw), maxExport)
+		return invalid("", "the file has %d bytes; at most %d are read", len(raw), maxExport)
+	}
+	return nil
+}
+
+func parseExport(raw []byte) (*exported, error) {
+	if err := checkLength(raw); err != nil {
+		return nil, err
 	}
 	var e exported
 	if err := json.Unmarshal(raw, &e, json.RejectUnknownMembers(true)); err != nil {
@@ -202,6 +211,13 @@ func jsonFault(err error) error {
 		return invalid(field(semantic.JSONPointer), "is not of the type that belongs here")
 	}
 	return invalid("", "the file can't be read as JSON")
+}
+
+// sameSource takes redirects to nowhere for none.
+func sameSource(a, b manifest.Source) bool {
+	redirects := slices.Equal(a.Redirects, b.Redirects)
+	a.Redirects, b.Redirects = nil, nil
+	return redirects && reflect.DeepEqual(a, b)
 }
 
 // imported finds people and assets in a workspace.
@@ -249,7 +265,7 @@ func imported(r Reader, workspace ID, e *exported) (Draft, error) {
 		}
 		// The same content may come with other files, or from elsewhere.
 		i := slices.IndexFunc(found, func(f Asset) bool {
-			return slices.Equal(f.Files, a.Files) && f.Python == a.Python && reflect.DeepEqual(f.Source, a.Source)
+			return slices.Equal(f.Files, a.Files) && f.Python == a.Python && sameSource(f.Source, a.Source)
 		})
 		if i < 0 {
 			return ""

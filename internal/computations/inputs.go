@@ -6,9 +6,10 @@ import (
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
-// maxSourceTexts bounds what an asset says of a source, in bytes: a list of assets
-// is one message. The certificates of a few authorities take far less.
-const maxSourceTexts = 32 << 10
+// maxSourceTexts bounds what an asset says of a source, in bytes: a list of 100
+// assets is one message, which gRPC's clients take up to 4 MiB, and a description
+// may have 16 KiB. The certificates of a few authorities take far less.
+const maxSourceTexts = 20 << 10
 
 // checkInputs holds files, packages and source to the manifest's own rules.
 func checkInputs(f *faults, a *Asset) {
@@ -30,8 +31,9 @@ func checkInputs(f *faults, a *Asset) {
 		return
 	}
 	refuse(f, "source", s.Validate())
-	if n := len(s.Authorities) + len(s.URL) + len(s.Endpoint) + len(s.Broker) + len(strings.Join(s.Redirects, "")); n > maxSourceTexts {
-		f.add(invalid("source/authorities", "make, with the addresses, %d bytes; at most %d are accepted: only what vouches for these servers belongs there", n, maxSourceTexts))
+	texts := append([]string{s.URL, s.Endpoint, s.Region, string(s.Encryption), s.Broker, s.Resource, s.Authorities}, s.Redirects...)
+	if n := len(strings.Join(texts, "")); n > maxSourceTexts {
+		f.add(invalid("source/authorities", "make, with all else that is said of the source, %d bytes; at most %d are accepted: only what vouches for these servers belongs there", n, maxSourceTexts))
 	}
 }
 

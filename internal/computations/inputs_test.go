@@ -118,7 +118,7 @@ func TestAssetsWithInputs(t *testing.T) {
 			for i := range 16 {
 				a.Source.Redirects = append(a.Source.Redirects[:i], strings.Repeat("a", 2100)+".example:443")
 			}
-		}), "source/authorities", "at most 32768"},
+		}), "source/authorities", "at most 20480"},
 	} {
 		_, err := p.CreateAsset(p.ctx, p.bob.Identity, tt.asset)
 		t.Run(name, func(t *testing.T) {
@@ -127,6 +127,34 @@ func TestAssetsWithInputs(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// Every text of a source counts: a list of assets is one message.
+func TestSourceTextsAreBounded(t *testing.T) {
+	p := newPlay(t)
+	a := fetched(p.ws.ID)
+	a.Source.Redirects = nil
+	left := 20<<10 - len(a.Source.URL+a.Source.Endpoint+a.Source.Region+string(a.Source.Encryption)+a.Source.Broker+a.Source.Resource)
+	for i := range 16 {
+		one := left / 16
+		if i == 15 {
+			one = left - 15*one
+		}
+		a.Source.Redirects = append(a.Source.Redirects, strings.Repeat("a", one-4)+":443")
+	}
+	p.ok(empty(p.CreateAsset(p.ctx, p.bob.Identity, a)))
+	for name, change := range map[string]func(*manifest.Source){
+		"resource": func(s *manifest.Source) { s.Resource += "x" },
+		"region":   func(s *manifest.Source) { s.Region += "x" },
+		"url":      func(s *manifest.Source) { s.URL += "x" },
+	} {
+		more := a
+		change(&more.Source)
+		_, err := p.CreateAsset(p.ctx, p.bob.Identity, more)
+		if says := faultsOf(err)["source/authorities"]; !strings.Contains(says, "20481 bytes; at most 20480") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -196,12 +224,12 @@ func TestFreezeOfTooMuch(t *testing.T) {
 	p := newPlay(t)
 	data := fetched(p.ws.ID)
 	for i := range 16 {
-		data.Source.Redirects = append(data.Source.Redirects[:i], strings.Repeat("a", 2000)+".example:443")
+		data.Source.Redirects = append(data.Source.Redirects[:i], strings.Repeat("a", 1200)+".example:443")
 	}
 	data, err := p.CreateAsset(p.ctx, p.bob.Identity, data)
 	p.ok(err)
 	d := p.draft()
-	for i := range 40 {
+	for i := range 60 {
 		d.Datasets = append(d.Datasets[:i], c.DatasetSlot{Name: fmt.Sprint("d", i), Provider: p.bob.User, Asset: data.ID})
 	}
 	p.ok(empty(p.EditDraft(p.ctx, p.alice.Identity, p.id, 1, d)))
@@ -236,5 +264,59 @@ func TestImportOfInputs(t *testing.T) {
 	p.ok(err)
 	if got := made.Draft.Algorithm.Asset; got != "" {
 		t.Errorf("in place of what is retired it has %s", got)
+	}
+}
+
+// Who writes a draft by hand may say that a source has no redirects; other redirects
+// are another source.
+func TestImportOfASourceByHand(t *testing.T) {
+	p := newPlay(t)
+	data := fetched(p.ws.ID)
+	data.Source.Redirects = nil
+	data, err := p.CreateAsset(p.ctx, p.bob.Identity, data)
+	p.ok(err)
+	d := p.draft()
+	d.Datasets[0].Asset = data.ID
+	p.ok(empty(p.EditDraft(p.ctx, p.alice.Identity, p.id, 1, d)))
+	raw, err := p.ExportComputation(p.ctx, p.alice.Identity, p.id)
+	p.ok(err)
+	for redirects, want := range map[string]c.ID{`[]`: data.ID, `["cdn.example:443"]`: ""} {
+		const url = `"url": "s3://hospital/scans.age"`
+		if !strings.Contains(string(raw), url) {
+			t.Fatalf("%s", raw)
+		}
+		made, err := p.ImportComputation(p.ctx, p.alice.Identity, p.ws.ID, []byte(strings.Replace(string(raw), url, url+`, "redirects": `+redirects, 1)))
+		p.ok(err)
+		if got := made.Draft.Datasets[0].Asset; got != want {
+			t.Errorf("redirects %s: the slot has %q, want %q", redirects, got, want)
+		}
+	}
+}
+
+// What no service would read again is not exported.
+func TestExportOfTooMuch(t *testing.T) {
+	p := newPlay(t)
+	data := fetched(p.ws.ID)
+	for i := range 16 {
+		data.Source.Redirects = append(data.Source.Redirects[:i], strings.Repeat("a", 1200)+".example:443")
+	}
+	data, err := p.CreateAsset(p.ctx, p.bob.Identity, data)
+	p.ok(err)
+	d := p.draft()
+	for i := range 50 {
+		d.Datasets = append(d.Datasets[:i], c.DatasetSlot{Name: fmt.Sprint("d", i), Provider: p.bob.User, Asset: data.ID})
+	}
+	p.ok(empty(p.EditDraft(p.ctx, p.alice.Identity, p.id, 1, d)))
+	raw, err := p.ExportComputation(p.ctx, p.alice.Identity, p.id)
+	p.ok(err)
+	p.ok(empty(p.ImportComputation(p.ctx, p.alice.Identity, p.ws.ID, raw)))
+	for i := 50; i < 60; i++ {
+		d.Datasets = append(d.Datasets, c.DatasetSlot{Name: fmt.Sprint("d", i), Provider: p.bob.User, Asset: data.ID})
+	}
+	p.ok(empty(p.EditDraft(p.ctx, p.alice.Identity, p.id, 2, d)))
+	raw, err = p.ExportComputation(p.ctx, p.alice.Identity, p.id)
+	refused(t, err, c.Invalid, "at most 1048576 are read")
+	if len(raw) > 0 {
+		t.Errorf("%d bytes came with the refusal", len(raw))
 	}
 }

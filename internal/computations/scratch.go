@@ -10,7 +10,7 @@ import (
 // encrypts; without one they are held in the VM's memory.
 type Scratch string
 
-// The choices. ScratchAuto: where the inputs need more than scratchFrom.
+// The choices. ScratchAuto: where the inputs need more than ScratchFrom.
 const (
 	ScratchAuto   Scratch = ""
 	ScratchAlways Scratch = "always"
@@ -19,10 +19,10 @@ const (
 
 const (
 	scratchUnit = 1 << 20 // what a manifest counts disks in, in bytes
-	// scratchFrom is what inputs may need before they go to a disk: a quarter of the
-	// smallest memory that a Manager gives a VM by itself, 2 GiB. The other three
-	// are the algorithm's, with what it leaves.
-	scratchFrom = 512 << 20
+	// ScratchFrom is what inputs may need before they go to a disk, in bytes: a quarter
+	// of the smallest memory that a Manager gives a VM by itself, 2 GiB. The other
+	// three are the algorithm's, with what it leaves.
+	ScratchFrom = 512 << 20
 	// scratchShare of what inputs need is room beside it: an eighth. The disk is
 	// sparse, and takes on the host what is written to it.
 	scratchShare = 8
@@ -51,7 +51,7 @@ func (d *Draft) scratchBytes(m *manifest.Manifest) int64 {
 	switch {
 	case d.ScratchBytes > 0:
 		return d.ScratchBytes
-	case d.Scratch == ScratchNever, d.Scratch == ScratchAuto && need <= scratchFrom:
+	case d.Scratch == ScratchNever, d.Scratch == ScratchAuto && need <= ScratchFrom:
 		return 0
 	}
 	room := need + need/scratchShare

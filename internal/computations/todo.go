@@ -236,6 +236,9 @@ func (t *steps) fetchManifest(a Action) {
 // start is what happens between runs.
 func (t *steps) start() {
 	if t.may(ComputationRun) {
+		if t.brokered() {
+			t.policy()
+		}
 		t.brokers()
 		t.add(ComputationRun, "Everything is approved. Start a run when all parties are ready to bring what they provide.",
 			CommandLine("computations", "run", string(t.v.ID)))
@@ -245,17 +248,17 @@ func (t *steps) start() {
 		return
 	}
 	t.add(ComputationShow, "Everything is approved. Wait until it is started.", "")
-	t.brokers()
-	if slices.ContainsFunc(t.v.Mine, ofManifest) && t.v.Frozen.AttestedTLS {
+	if t.brokered() || slices.ContainsFunc(t.v.Mine, ofManifest) && t.v.Frozen.AttestedTLS {
 		t.policy()
 	}
+	t.brokers()
 }
 
 // look is what to do with a run that ended.
 func (t *steps) look(run *Run) {
 	if run.State != RunFinished {
 		t.add(RunShow, fmt.Sprintf("Run %d %s: %s.", run.Number, run.State, orUnknown(run.Reason)), "")
-		if do := advice(run.Reason); do != "" {
+		if do := Advice(run.Reason); do != "" {
 			t.add(RunShow, do, "")
 		}
 		return

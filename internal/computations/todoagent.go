@@ -32,9 +32,11 @@ func (t *steps) take(r Reader, run *Run) error {
 	if !t.me.MustApprove {
 		t.fetchManifest(RunShow)
 	}
-	if t.v.Frozen.AttestedTLS {
+	serves := slices.ContainsFunc(send, func(o Todo) bool { return strings.HasPrefix(o.Command, CommandLine("broker", "serve")) })
+	if t.v.Frozen.AttestedTLS || serves {
 		t.policy()
-	} else {
+	}
+	if !t.v.Frozen.AttestedTLS {
 		t.add(RunShow, "This computation is not attested: nothing but the host's word says who answers, and the host can read all of it.", "")
 	}
 	if run.Simulated {

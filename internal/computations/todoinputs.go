@@ -66,6 +66,15 @@ func source(s *manifest.Source) string {
 	return s.URL
 }
 
+// brokered tells whether a broker releases the key of a dataset of the asker's. It
+// appraises by the owner's policy, whether or not the computation has attested TLS.
+func (t *steps) brokered() bool {
+	return t.me != nil && slices.ContainsFunc(t.v.Draft.Datasets, func(slot DatasetSlot) bool {
+		d, _ := t.v.Frozen.Dataset(slot.Name)
+		return slot.Provider == t.me.User && d.Source.Broker != ""
+	})
+}
+
 // brokers are for the asker's datasets whose keys a broker releases: it has to run
 // before a VM asks it.
 func (t *steps) brokers() {
@@ -79,10 +88,11 @@ func (t *steps) brokers() {
 			told = append(told, b)
 			salt := ""
 			if d.Content().Committed() {
-				salt = " The dataset " + d.Name + " is named by a commitment: what the broker releases must have its salt, too."
+				salt = " The dataset " + d.Name + " is named by a commitment: what the broker releases must be JSON with its salt, too."
 			}
 			t.add(ComputationShow, "Have your key broker run, at "+b+": a VM asks it for what it takes to read your data, and it answers by your own policy. "+
-				"Put in the files in which you keep the keys; the command's help says how it gets its certificate."+salt, t.serveBroker(b))
+				"After each = stands a file with what the VM takes; put in your own: an age identity, a private key (PEM or JWK), or JSON, which has room for credentials and a salt, too, "+
+				"as docs/data.md at https://github.com/ultravioletrs/cocos says. The command's help says how the broker gets its certificate."+salt, t.serveBroker(b))
 		}
 	}
 }

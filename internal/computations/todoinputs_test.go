@@ -69,3 +69,48 @@ func TestTodoOfInputs(t *testing.T) {
 	j.stage("All of theirs is there", j.bob, j.dave)
 	j.holds("testdata/todo-inputs.txt")
 }
+
+// A broker appraises by its owner's policy in runs without attested TLS, too: whoever
+// is to serve one is told to have a policy first.
+func TestTodoOfABrokerNeedsAPolicy(t *testing.T) {
+	p := newPlay(t)
+	data, err := p.CreateAsset(p.ctx, p.dave.Identity, fetched(p.ws.ID))
+	p.ok(err)
+	other := fetched(p.ws.ID)
+	other.SHA256 = manifest.Digest{8}
+	other, err = p.CreateAsset(p.ctx, p.bob.Identity, other)
+	p.ok(err)
+	d := p.draft()
+	d.AttestedTLS, d.Approvers = false, []c.ID{p.bob.User, p.dave.User}
+	d.Datasets = []c.DatasetSlot{{Name: "one", Provider: p.dave.User, Asset: data.ID}, {Name: "other", Provider: p.bob.User, Asset: other.ID}}
+	p.ok(empty(p.EditDraft(p.ctx, p.alice.Identity, p.id, 1, d)))
+	p.ok(p.SetParts(p.ctx, p.alice.Identity, p.id, p.dave.User, []c.Part{c.PartAlgorithm, c.PartDataset, c.PartRunner}))
+	p.freeze()
+	p.approve(p.bob, p.dave)
+	check := func(when string, who *person, want bool) {
+		t.Helper()
+		policy, serve := -1, -1
+		for i, todo := range p.view(who).Todo {
+			soundCommand(t, todo)
+			switch {
+			case strings.HasPrefix(todo.Command, "cocos-cli policy check "+c.PolicyFile):
+				policy = i
+			case strings.HasPrefix(todo.Command, "cocos-cli broker serve ") && strings.Contains(todo.Command, "--policy "+c.PolicyFile):
+				serve = i
+			}
+		}
+		if (serve >= 0) != want || (policy >= 0) != want || policy > serve {
+			t.Errorf("%s, %s: the policy is at %d, the broker at %d", when, who.Email, policy, serve)
+		}
+	}
+	check("before the run", p.dave, true) // who also starts it
+	check("before the run", p.bob, true)
+	check("before the run", p.carol, false)
+	run := p.run()
+	p.put(run.ID, func(r *c.Run) {
+		r.State, r.AgentAddress, r.AgentState, r.AgentKey = c.RunRunning, "host-1.example.org:6100", "AwaitingInputs", "sha256:"+strings.Repeat("ab", 32)
+	})
+	check("in the run", p.dave, true)
+	check("in the run", p.bob, true)
+	check("in the run", p.carol, false)
+}

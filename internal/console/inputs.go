@@ -148,7 +148,7 @@ func encryptionChoices() []choice {
 // scratchChoices are those of a disk for inputs.
 func scratchChoices() []choice {
 	return []choice{
-		{Value: "auto", Text: "If the inputs need more than 512 MiB"},
+		{Value: "auto", Text: "If the inputs need more than " + sizeText(computations.ScratchFrom)},
 		{Value: string(computations.ScratchAlways), Text: "Always"},
 		{Value: string(computations.ScratchNever), Text: "Never: inputs are held in the VM’s memory"},
 	}
@@ -179,11 +179,28 @@ func disk(bytes int64) string {
 	return fmt.Sprintf("On a disk of %s that the VM encrypts. Its key never leaves the VM.", size(bytes))
 }
 
+// inClear tells whether whoever carries a dataset from its source reads it.
+func inClear(s manifest.Source) bool {
+	plain := func(address string) bool {
+		scheme, _, _ := strings.Cut(strings.ToLower(address), "://")
+		return scheme == "http" || scheme == "oci+http"
+	}
+	return s.Encryption == "" && (plain(s.URL) || plain(s.Endpoint))
+}
+
+// inClearText is of a source for which inClear holds.
+const inClearText = "over plain http, not encrypted: the host and everyone on the way read it."
+
 // reach says before freezing what the VM connects to and where inputs lie, where
 // that isn't as in most computations.
 func reach(m *manifest.Manifest) (all []string) {
 	for _, server := range m.Servers() {
 		all = append(all, "The agent will connect to "+server+", to fetch a dataset or its key.")
+	}
+	for _, d := range m.Datasets {
+		if inClear(d.Source) {
+			all = append(all, "The dataset "+d.Name+" comes "+inClearText)
+		}
 	}
 	if m.ScratchBytes > 0 {
 		all = append(all, "Inputs lie on a disk of "+size(m.ScratchBytes)+" that the VM encrypts.")

@@ -162,3 +162,56 @@ func TestProgressOfInputs(t *testing.T) {
 		}
 	}
 }
+
+// TestPlainHTTPIsSaid to whoever describes, freezes or looks at it: the host reads such
+// a dataset. One that is encrypted, or comes over https, has no such warning.
+func TestPlainHTTPIsSaid(t *testing.T) {
+	const warning = "over plain http, not encrypted: the host and everyone on the way read it."
+	for name, c := range map[string]struct {
+		source []string
+		want   bool
+	}{
+		"http":          {[]string{"source/url", "http://data.example/x"}, true},
+		"s3 over http":  {[]string{"source/url", "s3://bucket/x", "source/endpoint", "http://s3.example:9000"}, true},
+		"oci over http": {[]string{"source/url", "oci+http://registry.example/x@sha256:" + strings.Repeat("ab", 32)}, true},
+		"encrypted":     {[]string{"source/url", "http://data.example/x.age", "source/encryption", "age"}, false},
+		"https":         {[]string{"source/url", "https://data.example/x"}, false},
+		"s3 over https": {[]string{"source/url", "s3://bucket/x", "source/endpoint", "https://s3.example:9000"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			data := w.registered("dora", form(append([]string{"kind", "dataset", "name", "scans", "sha256", strings.Repeat("0b", 32), "size", "9"}, c.source...)...))
+			script := w.registered("alan", form("kind", "algorithm", "type", "python", "name", "train", "sha256", strings.Repeat("0a", 32), "size", "9"))
+			made, err := w.svc.CreateComputation(t.Context(), w.who["carl"], w.things["workspace"], computations.Draft{
+				Name: "Clear", TEE: manifest.TEESim,
+				Algorithm: computations.AlgorithmSlot{Provider: w.users["alan"], Asset: script.ID},
+				Datasets:  []computations.DatasetSlot{{Name: "scans", Provider: w.users["dora"], Asset: data.ID}},
+				Consumers: []computations.ID{w.users["rita"]}, Approvers: []computations.ID{w.users["rita"]},
+			})
+			w.check(err)
+			w.things["scans"], w.things["clear"] = data.ID, made.ID
+			look := func(who, path, what string) {
+				t.Helper()
+				page := strings.Join(strings.Fields(text(w.browse(who).get(w.path(path, false)).body)), " ")
+				if strings.Contains(page, what+warning) != c.want {
+					t.Errorf("%s at %s, want the warning: %v\n%s", who, path, c.want, page)
+				}
+			}
+			look("nemo", "/a/{scans}", "Comes ")
+			look("carl", "/c/{clear}", "The dataset scans comes ")
+			look("carl", "/c/{clear}/freeze", "The dataset scans comes ")
+			_, err = w.svc.Freeze(t.Context(), w.who["carl"], made.ID, made.Revision)
+			w.check(err)
+			look("rita", "/c/{clear}", "The dataset scans comes ")
+			look("rita", "/c/{clear}/approve", "The dataset scans comes ")
+		})
+	}
+}
+
+// TestWhenADiskIsTaken is said as the service decides it.
+func TestWhenADiskIsTaken(t *testing.T) {
+	w := newWorld(t)
+	if page := text(w.browse("carl").get(w.path("/c/{draft}/edit", false)).body); !strings.Contains(page, "If the inputs need more than 512 MiB") || computations.ScratchFrom != 512<<20 {
+		t.Errorf("%s", page)
+	}
+}

@@ -363,7 +363,7 @@ func (x *Packages) GetWheels() string {
 
 // Source is where the agent takes a dataset from. Nothing in it is secret: it
 // stands in the manifest, which every party reads. Together its texts have at most
-// 32 KiB.
+// 20 KiB.
 type Source struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "https://…", "http://…", "s3://BUCKET/KEY", "oci://HOST/REPOSITORY@sha256:…"

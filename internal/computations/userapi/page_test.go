@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -177,4 +178,45 @@ func TestWatchGoesOnFromAPosition(t *testing.T) {
 	w.check(err)
 	_, err = stream.Recv()
 	wantReason(t, err, codes.InvalidArgument, rpcerr.ArgumentInvalid, "after", "-1")
+}
+
+// A page of assets that say as much as they may is one message that clients take.
+func TestFullAssetsMakeOnePage(t *testing.T) {
+	w := newWorld(t)
+	conn := w.serve()
+	wide := func(n int) string { return strings.Repeat("\U0001F9EC", n) } // four bytes each
+	// A dataset's source is what the service takes at most, 20 KiB together.
+	source := manifest.Source{URL: "https://data.example.org/x"}
+	left := 20<<10 - len(source.URL)
+	for i := range 16 {
+		n := left / 16
+		if i == 15 {
+			n = left - 15*n
+		}
+		source.Redirects = append(source.Redirects, strings.Repeat("a", n-4)+":443")
+	}
+	var files []manifest.File
+	for i := range 64 {
+		files = append(files, manifest.File{
+			Name: fmt.Sprintf("%02d%s", i, strings.Repeat("n", 126)), SHA256: manifest.Digest{1}, Size: manifest.MaxInputSize, UnpackedMax: manifest.MaxInputSize,
+		})
+	}
+	who := w.who["ada"]
+	for kind, a := range map[computations.AssetKind]computations.Asset{
+		computations.AssetDataset:   {Source: source, UnpackedMax: manifest.MaxInputSize},
+		computations.AssetAlgorithm: {Type: manifest.Python, Files: files},
+	} {
+		a.Workspace, a.Kind, a.Name, a.Description = w.things["workspace"], kind, wide(128), wide(4096)
+		a.SHA256, a.Size = manifest.Digest{1}, manifest.MaxInputSize
+		made, err := w.svc.CreateAsset(t.Context(), who, a)
+		w.check(err)
+		for range 99 {
+			made.ID = computations.NewID()
+			w.put(func(tx computations.Writer) error { return tx.PutAsset(made) })
+		}
+		r, err := computationsv1.NewAssetsServiceClient(conn).ListAssets(w.as("ada"), &computationsv1.ListAssetsRequest{WorkspaceId: string(made.Workspace), Kind: string(kind), PageSize: 100})
+		if err != nil || len(r.GetAssets()) != 100 {
+			t.Errorf("%s: %d, %v", kind, len(r.GetAssets()), err)
+		}
+	}
 }
