@@ -41,6 +41,7 @@ func benches() []bench {
 		{[]string{"upload_1gib", "upload_1gib_agent_rss"}, upload},
 		{[]string{"upload_parallel_4"}, uploadParallel},
 		{[]string{"upload_8gib_scratch", "upload_8gib_agent_rss"}, uploadScratch},
+		{[]string{"scratch_throughput", "scratch_write_throughput"}, scratchRates},
 		{[]string{"result_1gib", "result_1gib_agent_rss"}, result},
 		{[]string{"checksum_1gib"}, checksum},
 		{[]string{"boot_agent_ready", "boot_agent_ready_simulated"}, boot},

@@ -160,7 +160,7 @@ func TestNamesOfRows(t *testing.T) {
 		got = append(got, b.rows...)
 	}
 	for _, want := range []string{
-		"upload_1gib", "upload_1gib_agent_rss", "upload_parallel_4", "upload_8gib_scratch", "upload_8gib_agent_rss", "result_1gib", "checksum_1gib",
+		"upload_1gib", "upload_1gib_agent_rss", "upload_parallel_4", "upload_8gib_scratch", "upload_8gib_agent_rss", "scratch_throughput", "scratch_write_throughput", "result_1gib", "checksum_1gib",
 		"boot_agent_ready", "vsock_throughput", "vsock_roundtrip", "events_per_second",
 		"stream_events_per_second", "run_to_boot", "adopt_100_shims", "manager_rss", "shim_rss", "idle_cpu_manager", "idle_cpu_shim",
 		"boot_agent_ready_simulated", "atls_handshakes", "verify_snp", "verify_tdx", "verify_sgx", "measure_snp",
