@@ -125,10 +125,15 @@ func TestSources(t *testing.T) {
 }
 
 func TestScratchNeed(t *testing.T) {
-	m := manifest.Manifest{Algorithm: manifest.Algorithm{Size: 1, Files: []manifest.File{{Size: 1 << 20, UnpackedMax: 1 << 20}}}}
+	m := manifest.Manifest{Algorithm: manifest.Algorithm{Type: manifest.Python, Size: 1 << 30, Files: []manifest.File{{Size: 1 << 20, UnpackedMax: 1 << 20}}}}
 	m.Datasets = []manifest.Dataset{{Size: 64 << 20}, {}}
-	// 1 byte; 2 MiB; 64 MiB; their 64ths; 1 MiB for each of four.
-	if got, want := m.ScratchNeed(), int64(72<<20); got != want {
+	// 2 MiB; 64 MiB; their 64ths; 1 MiB for each of three. The program stays in memory.
+	if got, want := m.ScratchNeed(), int64(71<<20); got != want {
 		t.Errorf("%d, want %d", got, want)
+	}
+	// A container's archive goes there, and what comes out of it does not.
+	m.Algorithm.Type, m.Algorithm.Image.UnpackedMax = manifest.Container, 1<<40
+	if got, want := m.ScratchNeed(), int64((71+1024+16+1)<<20); got != want {
+		t.Errorf("with a container: %d, want %d", got, want)
 	}
 }
