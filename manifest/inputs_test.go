@@ -28,12 +28,12 @@ func TestInputsMalformed(t *testing.T) {
 		"/algorithm/python/requirements":  {{absent, "missing"}, {"", "missing"}, {"other.txt", "has none of that name"}, {"wheels", "expected a file"}},
 		"/algorithm/python/wheels":        {{absent, "missing"}, {"other", "has none of that name"}, {"requirements.txt", "folder of wheels"}},
 		source + "/url":                   {{absent, "missing"}, {"ftp://h/x", "begins with one of"}, {"s3://Bucket/k", "s3://BUCKET/KEY"}, {"s3://bucket", "s3://BUCKET/KEY"}, {"s3://bucket/k?x=1", ""}, {"https:///x", "names a host"}, {":", ""}, {"s3://u:p@bucket/k", "password"}, {"s3://bucket/k#x", "fragment"}, {"s3://bucket/" + strings.Repeat("k", 2048), "2060"}},
-		source + "/endpoint":              {{absent, "missing"}, {"s3.example.org", ""}, {"https://s3.example.org/path", "alone"}, {"https://s3.example.org:0", ""}, {"https://s3.example.org:", ""}, {"https://s3.example.org:70000", ""}},
+		source + "/endpoint":              {{absent, "missing"}, {"s3.example.org", ""}, {"https://s3.example.org/path", "alone"}, {"https://s3.example.org:0", ""}, {"https://s3.example.org:", ""}, {"https://s3.example.org:70000", ""}, {"https://s3.b\u00fccher.example", "punycode"}, {"https://s3.b%C3%BCcher.example", "punycode"}},
 		source + "/region":                {{"a b", "letters"}, {strings.Repeat("a", 65), ""}},
 		source + "/encryption":            {{"gpg", `"age"`}, {"ocicrypt", "layers of images"}, {n("1"), "a string"}},
-		source + "/broker":                {{absent, "missing beside /resource"}, {"http://keys.example.org", "https"}, {"https://keys.example.org?x=1", "query"}},
+		source + "/broker":                {{absent, "missing beside /resource"}, {"http://keys.example.org", "https"}, {"https://keys.example.org?x=1", "query"}, {"https://b\u00fccher.example", "punycode"}},
 		source + "/resource":              {{absent, "REPOSITORY/TYPE/TAG"}, {"a/b", ""}, {"a/b/c/d", ""}, {"a/b/", ""}},
-		source + "/redirects/0":           {{"cdn.example.org", "HOST:PORT"}, {"CDN.example.org:443", "lower case"}, {"cdn.example.org:0", ""}, {":443", ""}, {"u@h:1", ""}},
+		source + "/redirects/0":           {{"cdn.example.org", "HOST:PORT"}, {"CDN.example.org:443", "lower case"}, {"cdn.example.org:0", ""}, {":443", ""}, {"u@h:1", ""}, {"b\u00fccher.example:443", "punycode"}},
 		source + "/authorities":           {{"x", "PEM"}, {authority() + "x", "PEM"}, {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate"}, {strings.ReplaceAll(authority(), "CERTIFICATE", "PUBLIC KEY"), "no certificate"}},
 		source + "/password":              {{"x", "not a known field"}},
 		"/scratch_bytes":                  {{n("1"), "multiple of 1048576"}, {n("-1048576"), ""}, {n("1048576"), "the inputs need"}, {n("0"), "left out"}},
@@ -105,6 +105,7 @@ func TestSources(t *testing.T) {
 		"oci://registry" + digest:          "/url",
 		"oci://registry/a" + digest[:70]:   "/url",
 		"oci://registry/a" + digest + "?x": "/url",
+		"https://b\u00fccher.example/a":     "/url",
 	} {
 		if faults := (manifest.Source{URL: url}).Validate(); len(faults) != 1 || faults[0].Path != field {
 			t.Errorf("%s: %v", url, faults)
