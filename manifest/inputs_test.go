@@ -28,12 +28,12 @@ func TestInputsMalformed(t *testing.T) {
 		"/algorithm/python/requirements":  {{absent, "missing"}, {"", "missing"}, {"other.txt", "has none of that name"}, {"wheels", "expected a file"}},
 		"/algorithm/python/wheels":        {{absent, "missing"}, {"other", "has none of that name"}, {"requirements.txt", "folder of wheels"}},
 		source + "/url":                   {{absent, "missing"}, {"ftp://h/x", "begins with one of"}, {"s3://Bucket/k", "s3://BUCKET/KEY"}, {"s3://bucket", "s3://BUCKET/KEY"}, {"s3://bucket/k?x=1", ""}, {"https:///x", "names a host"}, {":", ""}, {"s3://u:p@bucket/k", "password"}, {"s3://bucket/k#x", "fragment"}, {"s3://bucket/" + strings.Repeat("k", 2048), "2060"}},
-		source + "/endpoint":              {{absent, "missing"}, {"s3.example.org", ""}, {"https://s3.example.org/path", "alone"}, {"https://s3.example.org:0", ""}, {"https://s3.example.org:", ""}, {"https://s3.example.org:70000", ""}},
+		source + "/endpoint":              {{absent, "missing"}, {"s3.example.org", ""}, {"https://s3.example.org/path", "alone"}, {"https://s3.example.org:0", ""}, {"https://s3.example.org:", ""}, {"https://s3.example.org:70000", ""}, {"https://s3.b\u00fccher.example", "punycode"}, {"https://s3.b%C3%BCcher.example", "punycode"}},
 		source + "/region":                {{"a b", "letters"}, {strings.Repeat("a", 65), ""}},
 		source + "/encryption":            {{"gpg", `"age"`}, {"ocicrypt", "layers of images"}, {n("1"), "a string"}},
-		source + "/broker":                {{absent, "missing beside /resource"}, {"http://keys.example.org", "https"}, {"https://keys.example.org?x=1", "query"}},
+		source + "/broker":                {{absent, "missing beside /resource"}, {"http://keys.example.org", "https"}, {"https://keys.example.org?x=1", "query"}, {"https://b\u00fccher.example", "punycode"}},
 		source + "/resource":              {{absent, "REPOSITORY/TYPE/TAG"}, {"a/b", ""}, {"a/b/c/d", ""}, {"a/b/", ""}},
-		source + "/redirects/0":           {{"cdn.example.org", "HOST:PORT"}, {"CDN.example.org:443", "lower case"}, {"cdn.example.org:0", ""}, {":443", ""}, {"u@h:1", ""}},
+		source + "/redirects/0":           {{"cdn.example.org", "HOST:PORT"}, {"CDN.example.org:443", "lower case"}, {"cdn.example.org:0", ""}, {":443", ""}, {"u@h:1", ""}, {"b\u00fccher.example:443", "punycode"}},
 		source + "/authorities":           {{"x", "PEM"}, {authority() + "x", "PEM"}, {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate"}, {strings.ReplaceAll(authority(), "CERTIFICATE", "PUBLIC KEY"), "no certificate"}},
 		source + "/password":              {{"x", "not a known field"}},
 		"/datasets/0/size":                {{n("1098437885953"), "on a scratch disk"}},
@@ -106,6 +106,7 @@ func TestSources(t *testing.T) {
 		"oci://registry" + digest:          "/url",
 		"oci://registry/a" + digest[:70]:   "/url",
 		"oci://registry/a" + digest + "?x": "/url",
+		"https://b\u00fccher.example/a":     "/url",
 	} {
 		if faults := (manifest.Source{URL: url}).Validate(); len(faults) != 1 || faults[0].Path != field {
 			t.Errorf("%s: %v", url, faults)
@@ -126,10 +127,15 @@ func TestSources(t *testing.T) {
 }
 
 func TestScratchNeed(t *testing.T) {
-	m := manifest.Manifest{Algorithm: manifest.Algorithm{Size: 1, Files: []manifest.File{{Size: 1 << 20, UnpackedMax: 1 << 20}}}}
+	m := manifest.Manifest{Algorithm: manifest.Algorithm{Type: manifest.Python, Size: 1 << 30, Files: []manifest.File{{Size: 1 << 20, UnpackedMax: 1 << 20}}}}
 	m.Datasets = []manifest.Dataset{{Size: 64 << 20}, {}}
-	// 1 byte; 2 MiB; 64 MiB; their 64ths; 1 MiB for each of four.
-	if got, want := m.ScratchNeed(), int64(72<<20); got != want {
+	// 2 MiB; 64 MiB; their 64ths; 1 MiB for each of three. The program stays in memory.
+	if got, want := m.ScratchNeed(), int64(71<<20); got != want {
 		t.Errorf("%d, want %d", got, want)
+	}
+	// A container's archive goes there, and what comes out of it does not.
+	m.Algorithm.Type, m.Algorithm.Image.UnpackedMax = manifest.Container, 1<<40
+	if got, want := m.ScratchNeed(), int64((71+1024+16+1)<<20); got != want {
+		t.Errorf("with a container: %d, want %d", got, want)
 	}
 }

@@ -13,9 +13,10 @@ const (
 	scratchShare = 64
 )
 
-// ScratchNeed is the least ScratchBytes for the inputs of m: their sizes and
-// unpacked_max with the hashes over them. Folders of many small files need more:
-// each file takes whole blocks of 4 KiB.
+// ScratchNeed is the least ScratchBytes for the inputs of m that go to the disk, with
+// the hashes over them: datasets, the algorithm's files and a container's archive. A
+// program, and what an image unpacks to, stay in memory. Folders of many small files
+// need more: each file takes whole blocks of 4 KiB.
 func (m *Manifest) ScratchNeed() int64 {
 	need := int64(0)
 	add := func(bytes int64) {
@@ -23,8 +24,9 @@ func (m *Manifest) ScratchNeed() int64 {
 			need += bytes + bytes/scratchShare + scratchEach
 		}
 	}
-	add(m.Algorithm.Size)
-	add(m.Algorithm.Image.UnpackedMax)
+	if m.Algorithm.Type == Container {
+		add(m.Algorithm.Size)
+	}
 	for _, f := range m.Algorithm.Files {
 		add(f.Size)
 		add(f.UnpackedMax)
@@ -67,7 +69,7 @@ func (v *validator) scratch(m *Manifest) {
 	case n < 0 || n > MaxInputSize || n%scratchUnit != 0:
 		v.add(path, "is %d; expected a multiple of %d (1 MiB), up to %d", n, int64(scratchUnit), int64(MaxInputSize))
 	case len(v.faults) == 0 && n < m.ScratchNeed():
-		v.add(path, "is %d, and the inputs need %d (their sizes and unpacked_max, with the hashes over them)", n, m.ScratchNeed())
+		v.add(path, "is %d, and the inputs need %d (sizes and unpacked_max of /datasets, /algorithm/files and a container, with the hashes over them)", n, m.ScratchNeed())
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Source is where the agent itself takes a dataset from, in place of an upload.
@@ -176,7 +177,9 @@ func (v *validator) servers(s Source) {
 	for i, r := range s.Redirects {
 		host, port, err := net.SplitHostPort(r)
 		n, portErr := strconv.ParseUint(port, 10, 16)
-		if err != nil || portErr != nil || n == 0 || host == "" || strings.ToLower(host) != host || strings.ContainsAny(host, "/@?# %") {
+		if !ascii(host) {
+			v.add(fmt.Sprintf("/redirects/%d", i), "is %q; write the host in ASCII, as punycode (xn--…)", r)
+		} else if err != nil || portErr != nil || n == 0 || host == "" || strings.ToLower(host) != host || strings.ContainsAny(host, "/@?# %") {
 			v.add(fmt.Sprintf("/redirects/%d", i), "is %q; expected HOST:PORT in lower case", r)
 		}
 	}
@@ -212,6 +215,9 @@ func (v *validator) url(path, text string, schemes ...string) *url.URL {
 		v.add(path, "has %d characters; at most %d are allowed", len(text), maxURL)
 	case err != nil || !slices.Contains(schemes, u.Scheme) || u.Hostname() == "" || u.Opaque != "" || !goodPort(u):
 		v.add(path, "is %.200q; expected a URL that begins with one of %q and names a host", text, schemes)
+	case !ascii(u.Host):
+		// Whoever connects writes it in ASCII, and it would be another server than this.
+		v.add(path, "names the host %q; write it in ASCII, as punycode (xn--…)", u.Hostname())
 	case u.User != nil:
 		v.add(path, "has a user name or password, which everybody could read: they belong with the key")
 	case u.Fragment != "" || strings.HasSuffix(text, "#"):
@@ -220,6 +226,10 @@ func (v *validator) url(path, text string, schemes ...string) *url.URL {
 		return u
 	}
 	return nil
+}
+
+func ascii(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 func goodPort(u *url.URL) bool {

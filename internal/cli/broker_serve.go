@@ -18,6 +18,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/attest"
 	"github.com/ultravioletrs/cocos/internal/keybroker"
+	"github.com/ultravioletrs/cocos/internal/source"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -56,7 +57,9 @@ consent). Giving a manifest here is your consent to release to its VM: read it f
 under the same id, another one is refused. A manifest in which somebody else's dataset names your broker is refused.
 
 A resource is a file with what the agent needs for the dataset: age identities as
-age-keygen writes them, or JSON as cocos-cli data provide takes it.
+age-keygen writes them, the private key of an image that ocicrypt has encrypted (PEM or
+JWK), or with credentials the JSON of cocos-cli data provide --help. One that does not
+fit its dataset is refused at once.
 
 Every acceptance, release and refusal is a line on standard output, with --json an object:
 keep them. What can't be written is not released. Without --tls-cert it listens on
@@ -147,6 +150,37 @@ func (a *app) brokerConfig(s *serveFlags) (cfg keybroker.ServerConfig, err error
 	return cfg, nil
 }
 
+// fitting refuses what the agent could make no use of, now that its owner is there.
+func (a *app) fitting(cfg *keybroker.ServerConfig) error {
+	for i := range cfg.Manifests {
+		m := &cfg.Manifests[i]
+		for _, d := range m.Datasets {
+			if d.Source.Broker != cfg.URL {
+				continue
+			}
+			secret, err := source.ParseSecret(cfg.Resources[d.Source.Resource])
+			if err == nil {
+				err = secret.Fits(d.Source)
+			}
+			switch {
+			case err != nil:
+			case d.Content().Committed() && secret.Salt == nil:
+				err = errors.New("the manifest names the dataset by a commitment, and the secret has no salt")
+			case !d.Content().Committed() && secret.Salt != nil:
+				err = errors.New("the secret has a salt, and the manifest names the dataset by its sha256")
+			}
+			if err != nil {
+				return advise(fmt.Errorf("--resource %s is of no use for the dataset %s of the manifest %s (%s): %w", d.Source.Resource, d.Name, m.Digest, m.ID, err),
+					"write it as cocos-cli data provide --help says of a secret")
+			}
+			if strings.HasPrefix(d.Source.URL, "s3://") && secret.Anonymous() {
+				a.out.hint("%s has no credentials (s3): the agent asks for %s without any", d.Source.Resource, d.Source.URL)
+			}
+		}
+	}
+	return nil
+}
+
 // tls is nil where a proxy speaks it.
 func (s *serveFlags) tls() (*tls.Config, error) {
 	if s.cert == "" && s.key == "" {
@@ -171,6 +205,9 @@ func (a *app) serveBroker(ctx context.Context, cfg keybroker.ServerConfig, liste
 	handler, err := keybroker.NewServer(cfg)
 	if err != nil {
 		return advise(fmt.Errorf("the broker would be of no use: %w", err), "correct --url, --provider, --manifest or --resource")
+	}
+	if err := a.fitting(&cfg); err != nil {
+		return err
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
 	if err != nil {

@@ -46,9 +46,9 @@ func TestFreezeOfFilesAndSources(t *testing.T) {
 	d.Algorithm.Asset, d.Datasets[0].Asset = algorithm.ID, dataset.ID
 	p.ok(empty(p.EditDraft(p.ctx, p.alice.Identity, p.id, p.view(p.alice).Revision, d)))
 	servers := "[cdn.example:443 kbs.hospital.example:443 s3.hospital.example:9000]"
-	// The inputs need 1,116,708,274,176 bytes. An eighth is room beside them, and the
+	// The inputs need 1,116,707,225,600 bytes on it. An eighth is room beside them, and the
 	// wheels may be 10,240 entries.
-	const disk = 1116708274176/8*9 + 10240*4608
+	const disk = (1116707225600/8*9 + 10240*4608 + 1<<20 - 1) >> 20 << 20
 	look := func(when string) {
 		t.Helper()
 		for _, who := range []*person{p.alice, p.carol} {
@@ -168,7 +168,7 @@ func TestScratchOfADraft(t *testing.T) {
 		"always":             {change: func(d *c.Draft) { d.Scratch = c.ScratchAlways }},
 		"never":              {change: func(d *c.Draft) { d.Scratch = c.ScratchNever }},
 		"a size":             {change: func(d *c.Draft) { d.ScratchBytes = 64 << 20 }},
-		"too small":          {change: func(d *c.Draft) { d.ScratchBytes = 1 << 20 }, missing: "the disk for inputs shall have 1048576 bytes, and they need 3145728"},
+		"too small":          {change: func(d *c.Draft) { d.ScratchBytes = 1 << 20 }, missing: "the disk for inputs shall have 1048576 bytes, and they need 2097152"},
 		"another word":       {change: func(d *c.Draft) { d.Scratch = "yes" }, field: "scratch", says: `expected "always", "never"`},
 		"no whole MiB":       {change: func(d *c.Draft) { d.ScratchBytes = 64<<20 + 1 }, field: "scratch_bytes", says: "multiple of 1048576"},
 		"less than nothing":  {change: func(d *c.Draft) { d.ScratchBytes = -1 << 20 }, field: "scratch_bytes", says: "multiple of"},
@@ -195,7 +195,7 @@ func TestScratchOfADraft(t *testing.T) {
 				return
 			}
 			p.ok(err)
-			want := map[string]int64{"always": 4 << 20, "a size": 64 << 20}[name]
+			want := map[string]int64{"always": 3 << 20, "a size": 64 << 20}[name]
 			if got := p.view(p.carol).Frozen.ScratchBytes; got != want {
 				t.Errorf("the disk has %d bytes, want %d", got, want)
 			}

@@ -157,6 +157,8 @@ func TestSecretForms(t *testing.T) {
 		{"a token server for nothing", `{"token_server":"` + id + `"}`, "goes with basic alone"},
 		{"a short salt", `{"salt":"` + salt[2:] + `"}`, "not a JSON object"},
 		{"no key", `{"private_key":"` + id + `"}`, "private_key is not"},
+		{"a bare key that is none", "-----BEGIN PRIVATE KEY-----\n" + id + "\n-----END PRIVATE KEY-----\n", "private_key is not"},
+		{"a bare public JWK", `{"kty":"EC","crv":"P-256","x":"` + id + `"}`, "private_key is not"},
 		{"too long", "# " + strings.Repeat("x", MaxSecret), "at most"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

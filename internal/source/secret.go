@@ -33,7 +33,8 @@ const MaxSecret = 64 << 10
 //	  "salt": "…"                              of the dataset's commitment
 //	}
 //
-// or, for age alone, a file as age-keygen writes it.
+// or, for age alone, a file as age-keygen writes it; or, for ocicrypt alone, the
+// private key itself, PEM or JWK.
 type Secret struct {
 	// Salt is of the dataset's commitment, and nil if the secret has none.
 	Salt *manifest.Salt
@@ -76,10 +77,16 @@ func ParseSecret(text []byte) (*Secret, error) {
 		return nil, lasting("the secret has %d bytes; at most %d are allowed", len(text), MaxSecret)
 	case len(b) == 0:
 		return &Secret{}, nil
+	case bytes.Contains(b, []byte("-----BEGIN ")) && b[0] != '{', isJWK(b):
+		key, err := parseKey(b)
+		if err != nil {
+			return nil, err
+		}
+		return &Secret{key: key}, nil
 	case b[0] != '{':
 		ids, err := age.ParseIdentities(bytes.NewReader(b))
 		if err != nil {
-			return nil, lasting("the secret is neither a JSON object nor a file of age-keygen (lines AGE-SECRET-KEY-…)")
+			return nil, lasting("the secret is neither a JSON object nor a file of age-keygen (lines AGE-SECRET-KEY-…) nor a private key (PEM or JWK)")
 		}
 		return &Secret{ages: ids}, nil
 	}
@@ -124,6 +131,14 @@ func (w *wire) secret() (*Secret, error) {
 		return nil, lasting("the secret's member token_server goes with basic alone")
 	}
 	return s, nil
+}
+
+// isJWK tells whether a JSON object is a key itself, which alone has a "kty".
+func isJWK(text []byte) bool {
+	var k struct {
+		Kty string `json:"kty"`
+	}
+	return text[0] == '{' && json.Unmarshal(text, &k) == nil && k.Kty != ""
 }
 
 // parseKey takes what ocicrypt's recipients have: RSA or ECDSA, as PEM or JWK.
@@ -189,6 +204,9 @@ func (k *Secret) Fits(s manifest.Source) error {
 	}
 	return nil
 }
+
+// Anonymous tells whether servers are asked without saying who asks.
+func (k *Secret) Anonymous() bool { return !k.credentials() }
 
 func (k *Secret) credentials() bool { return k.s3 != nil || k.basic != nil || k.bearer != "" }
 
