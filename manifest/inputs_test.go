@@ -32,7 +32,7 @@ func TestInputsMalformed(t *testing.T) {
 		source + "/region":                {{"a b", "letters"}, {strings.Repeat("a", 65), ""}},
 		source + "/encryption":            {{"gpg", `"age"`}, {"ocicrypt", "layers of images"}, {n("1"), "a string"}},
 		source + "/broker":                {{absent, "missing beside /resource"}, {"http://keys.example.org", "https"}, {"https://keys.example.org?x=1", "query"}, {"https://b\u00fccher.example", "punycode"}},
-		source + "/resource":              {{absent, "REPOSITORY/TYPE/TAG"}, {"a/b", ""}, {"a/b/c/d", ""}, {"a/b/", ""}},
+		source + "/resource":              {{absent, "REPOSITORY/TYPE/TAG"}, {"a/b", ""}, {"a/b/c/d", ""}, {"a/b/", ""}, {"a/b/" + strings.Repeat("c", 129), ""}},
 		source + "/redirects/0":           {{"cdn.example.org", "HOST:PORT"}, {"CDN.example.org:443", "lower case"}, {"cdn.example.org:0", ""}, {":443", ""}, {"u@h:1", ""}, {"b\u00fccher.example:443", "punycode"}},
 		source + "/authorities":           {{"x", "PEM"}, {authority() + "x", "PEM"}, {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate"}, {strings.ReplaceAll(authority(), "CERTIFICATE", "PUBLIC KEY"), "no certificate"}},
 		source + "/password":              {{"x", "not a known field"}},
@@ -106,7 +106,7 @@ func TestSources(t *testing.T) {
 		"oci://registry" + digest:          "/url",
 		"oci://registry/a" + digest[:70]:   "/url",
 		"oci://registry/a" + digest + "?x": "/url",
-		"https://b\u00fccher.example/a":     "/url",
+		"https://b\u00fccher.example/a":    "/url",
 	} {
 		if faults := (manifest.Source{URL: url}).Validate(); len(faults) != 1 || faults[0].Path != field {
 			t.Errorf("%s: %v", url, faults)
@@ -123,6 +123,46 @@ func TestSources(t *testing.T) {
 	m := full()
 	if got := m.Servers(); len(got) != 3 {
 		t.Errorf("servers of the manifest: %q", got)
+	}
+}
+
+// What is right by itself may not fit how the computation is protected. Each refusal
+// is of a manifest that is right in all but one.
+func TestSourcesAreProtected(t *testing.T) {
+	const url, endpoint, broker = "/datasets/0/source/url", "/datasets/0/source/endpoint", "/datasets/0/source/broker"
+	digest := "@sha256:" + strings.Repeat("0a", 32)
+	web, s3 := manifest.Source{URL: "http://example.org/a"}, manifest.Source{URL: "s3://bucket/a", Endpoint: "http://example.org"}
+	image := manifest.Source{URL: "oci+http://example.org/a" + digest}
+	sealed, elsewhere := web, s3
+	sealed.Encryption, elsewhere.Encryption = manifest.Age, manifest.Age
+	brokered := manifest.Source{URL: "https://example.org/a", Encryption: manifest.Age, Broker: "https://keys.example.org", Resource: "a/b/c"}
+	for name, tt := range map[string]struct {
+		tee      manifest.TEE
+		attested bool
+		source   manifest.Source
+		path     string
+	}{
+		"plain http":                     {manifest.TEESNP, true, web, url},
+		"a plain endpoint":               {manifest.TEESNP, true, s3, endpoint},
+		"a plain registry":               {manifest.TEESNP, true, image, url},
+		"plain http, encrypted":          {manifest.TEESNP, true, sealed, ""},
+		"a plain endpoint, encrypted":    {manifest.TEESNP, true, elsewhere, ""},
+		"plain http without attestation": {manifest.TEESNP, false, web, ""},
+		"plain http without a TEE":       {manifest.TEENone, false, web, ""},
+		"a broker without a TEE":         {manifest.TEENone, false, brokered, broker},
+		"a broker of a TEE":              {manifest.TEESim, false, brokered, ""},
+	} {
+		m := full()
+		m.TEE, m.AttestedTLS, m.Datasets = tt.tee, tt.attested, m.Datasets[:1]
+		m.Datasets[0].Source = tt.source
+		err := m.Validate()
+		if tt.path == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		} else if paths, _ := faultsOf(t, err); !slices.Equal(paths, []string{tt.path}) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -289,7 +289,7 @@ func TestFreezeRefuses(t *testing.T) {
 		"/algorithm/env/A~1B~0":     func(m *manifest.Manifest) { m.Algorithm.Env = map[string]string{"A/B~": ""} },
 		"/algorithm/env":            func(m *manifest.Manifest) { m.Algorithm.Env = manyVariables(257) },
 		"/datasets":                 func(m *manifest.Manifest) { m.Datasets = manyDatasets(257) },
-		"/attested_tls":             func(m *manifest.Manifest) { m.TEE = manifest.TEENone },
+		"/attested_tls":             func(m *manifest.Manifest) { m.TEE, m.Datasets = manifest.TEENone, m.Datasets[:1] },
 		"/algorithm/provider":       func(m *manifest.Manifest) { m.Algorithm.Provider = keys.Public{} },
 		"/consumers/0":              func(m *manifest.Manifest) { m.Consumers[0] = keys.Public{} },
 		"/algorithm/limits/seconds": func(m *manifest.Manifest) { m.Algorithm.Limits.Seconds = -1 },

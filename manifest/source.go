@@ -65,7 +65,7 @@ const (
 
 var (
 	bucketPattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-	resourcePattern = regexp.MustCompile(`^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$`)
+	resourcePattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}/[A-Za-z0-9_.-]{1,128}/[A-Za-z0-9_.-]{1,128}$`)
 	ociPattern      = regexp.MustCompile(`^/[a-z0-9]+(?:[._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}$`)
 	regionPattern   = regexp.MustCompile(`^[A-Za-z0-9-]{0,64}$`)
 )
@@ -108,6 +108,34 @@ func hostPort(u *url.URL) string {
 		}
 	}
 	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// InClear tells whether the host, and everyone on the way, reads what comes: over
+// plain http, and not encrypted.
+func (s Source) InClear() bool {
+	return s.Encryption == "" && (clearScheme(s.URL) || clearScheme(s.Endpoint))
+}
+
+func clearScheme(text string) bool {
+	scheme, _, ok := strings.Cut(text, "://")
+	return ok && strings.HasSuffix(strings.ToLower(scheme), "http")
+}
+
+// protected holds sources to how the computation is protected.
+func (v *validator) protected(m *Manifest) {
+	for i, d := range m.Datasets {
+		path := fmt.Sprintf("/datasets/%d/source", i)
+		if m.TEE == TEENone && d.Source.Broker != "" {
+			v.add(path+"/broker", "is a key broker, and /tee is %q: nothing could vouch for the VM, and a broker releases nothing to it; leave it out with /resource, or choose a TEE", TEENone)
+		}
+		if m.AttestedTLS && d.Source.InClear() {
+			at := "/url"
+			if clearScheme(d.Source.Endpoint) {
+				at = "/endpoint"
+			}
+			v.add(path+at, "is plain http without encryption, which the host reads, and /attested_tls is true; use https, or encrypt the dataset")
+		}
+	}
 }
 
 // Validate returns everything that is wrong with a source, with paths from it on.

@@ -106,6 +106,7 @@ func (m *Manifest) validate() Faults {
 	v.keys("/approvals", m.Approvals)
 	v.algorithm(&m.Algorithm)
 	v.datasets(m.Datasets)
+	v.protected(m)
 	if len(m.Consumers) == 0 {
 		v.add("/consumers", "is empty: nobody could have the result")
 	}

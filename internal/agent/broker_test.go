@@ -265,25 +265,6 @@ func TestBrokerOfAnotherAuthority(t *testing.T) {
 	}
 }
 
-// A plain VM has nothing to show.
-func TestBrokerAndAPlainVM(t *testing.T) {
-	id, file := sealed(t)
-	m := basic(t)
-	m.Datasets[0].Source = manifest.Source{Encryption: manifest.Age, Broker: "https://127.0.0.1:1", Resource: brokerKey}
-	fetched(t, file)(&m)
-	e := start(t, m)
-	if st := e.until(stuck); !strings.Contains(st.GetProblem(), "can't ask a key broker") {
-		t.Errorf("its provider is told %v", st)
-	}
-	if _, err := e.provide(""); err == nil {
-		t.Error("nothing was provided, and taken")
-	}
-	if _, err := e.provide(id); err != nil {
-		t.Fatal(err)
-	}
-	e.until(complete)
-}
-
 // production is a policy for hardware.
 func production() attest.Policy {
 	return attest.Policy{Version: attest.PolicyVersion, SNP: &attest.SNPPolicy{

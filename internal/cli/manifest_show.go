@@ -108,6 +108,9 @@ func sourceLines(s manifest.Source) []string {
 	if s.Encryption != "" {
 		lines[1] = "encrypted there (" + string(s.Encryption) + ")"
 	}
+	if s.InClear() {
+		lines[1] = "NOT ENCRYPTED, over plain http: the host and everyone on the way read it"
+	}
 	if s.Broker != "" {
 		lines = append(lines, "what it takes to have and read it is released by the key broker "+s.Broker+", as "+s.Resource)
 	} else {

@@ -33,8 +33,11 @@ func (a *app) provideCmd() *cobra.Command {
 the manifest names: to the agent alone, after the same checks as before an upload. Then
 wait until the agent has it.
 
-What its source takes is in docs/data.md. Credentials come from files, or with --from-env
-from these variables: for s3://, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN;
+--secret is a JSON object with what the source takes, and nothing else, of these members:
+age (a list of identities), private_key (PEM or JWK), s3 (access_key, secret_key,
+session_token), basic (username, password), bearer, token_server (HOST:PORT), salt.
+
+Credentials come from files, or with --from-env from these variables: for s3://, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN;
 for others COCOS_SOURCE_USERNAME and COCOS_SOURCE_PASSWORD, with COCOS_SOURCE_TOKEN_SERVER
 (HOST:PORT) if a registry's token service is another server; or COCOS_SOURCE_TOKEN.
 
@@ -132,7 +135,7 @@ func orNone(s string) string {
 
 // provision makes the request, and refuses here what the agent would refuse.
 func (a *app) provision(d *manifest.Dataset, o *providing) (*agentv1.ProvideRequest, error) {
-	const hint = "nothing was sent; what the source of a dataset takes is in docs/data.md"
+	const hint = "nothing was sent; cocos-cli data provide --help says what the source of a dataset takes"
 	text, err := a.secretText(&d.Source, o)
 	if err != nil {
 		return nil, err
@@ -178,7 +181,7 @@ func (a *app) secretText(s *manifest.Source, o *providing) ([]byte, error) {
 		}
 		var there map[string]jsontext.Value
 		if err := json.Unmarshal(b, &there); err != nil {
-			return nil, usagef("write it as docs/data.md says", "--secret %s is not a JSON object with each member once", o.secret)
+			return nil, usagef("write it as cocos-cli data provide --help says", "--secret %s is not a JSON object with each member once", o.secret)
 		}
 		for k, v := range there {
 			members[k] = v

@@ -26,7 +26,7 @@ func packaged(ws c.ID) c.Asset {
 // fetched is a dataset that the agent fetches.
 func fetched(ws c.ID) c.Asset {
 	return c.Asset{
-		Workspace: ws, Name: "scans", Kind: c.AssetDataset, SHA256: manifest.Digest{4}, Size: 1 << 40,
+		Workspace: ws, Name: "scans", Kind: c.AssetDataset, SHA256: manifest.Digest{4}, Size: 1 << 39,
 		Source: manifest.Source{
 			URL: "s3://hospital/scans.age", Endpoint: "https://s3.hospital.example:9000", Region: "eu-1", Encryption: manifest.Age,
 			Broker: "https://kbs.hospital.example", Resource: "default/key/scans", Redirects: []string{"cdn.example:443"},
@@ -48,7 +48,7 @@ func TestFreezeOfFilesAndSources(t *testing.T) {
 	servers := "[cdn.example:443 kbs.hospital.example:443 s3.hospital.example:9000]"
 	// The inputs need 1,116,707,225,600 bytes on it. An eighth is room beside them, and the
 	// wheels may be 10,240 entries.
-	const disk = (1116707225600/8*9 + 10240*4608 + 1<<20 - 1) >> 20 << 20
+	const disk = (558361477120/8*9 + 10240*4608 + 1<<20 - 1) >> 20 << 20
 	look := func(when string) {
 		t.Helper()
 		for _, who := range []*person{p.alice, p.carol} {

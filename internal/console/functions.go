@@ -20,7 +20,6 @@ func (c *Console) functions() template.FuncMap {
 		"lasting":      lasting,
 		"size":         size,
 		"disk":         disk,
-		"inClear":      inClear,
 		"inClearText":  func() string { return inClearText },
 		"grouped":      grouped,
 		"state":        func(s any) state { return stateOf(fmt.Sprint(s)) },

@@ -179,16 +179,7 @@ func disk(bytes int64) string {
 	return fmt.Sprintf("On a disk of %s that the VM encrypts. Its key never leaves the VM.", size(bytes))
 }
 
-// inClear tells whether whoever carries a dataset from its source reads it.
-func inClear(s manifest.Source) bool {
-	plain := func(address string) bool {
-		scheme, _, _ := strings.Cut(strings.ToLower(address), "://")
-		return scheme == "http" || scheme == "oci+http"
-	}
-	return s.Encryption == "" && (plain(s.URL) || plain(s.Endpoint))
-}
-
-// inClearText is of a source for which inClear holds.
+// inClearText is of a source that comes in the clear.
 const inClearText = "over plain http, not encrypted: the host and everyone on the way read it."
 
 // reach says before freezing what the VM connects to and where inputs lie, where
@@ -198,7 +189,7 @@ func reach(m *manifest.Manifest) (all []string) {
 		all = append(all, "The agent will connect to "+server+", to fetch a dataset or its key.")
 	}
 	for _, d := range m.Datasets {
-		if inClear(d.Source) {
+		if d.Source.InClear() {
 			all = append(all, "The dataset "+d.Name+" comes "+inClearText)
 		}
 	}

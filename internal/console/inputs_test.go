@@ -72,9 +72,9 @@ func TestInputsAreSeenBeforeTheyAreSigned(t *testing.T) {
 	made, err := w.svc.CreateComputation(t.Context(), w.who["carl"], w.things["workspace"], d)
 	w.check(err)
 	w.things["fetched"] = made.ID
-	seen := append(servers, "connects to these servers", "and to no others", "On a disk of 1.2 GiB that the VM encrypts", "installed from wheels", "File weights")
+	seen := append(servers, "connects to these servers", "and to no others", "On a disk of 1.1 GiB that the VM encrypts", "installed from wheels", "File weights")
 	wants("carl", "/c/{fetched}", seen...)
-	wants("carl", "/c/{fetched}/freeze", "The agent will connect to kbs.hospital.example:443", "Inputs lie on a disk of 1.2 GiB")
+	wants("carl", "/c/{fetched}/freeze", "The agent will connect to kbs.hospital.example:443", "Inputs lie on a disk of 1.1 GiB")
 	made, err = w.svc.Freeze(t.Context(), w.who["carl"], made.ID, made.Revision)
 	w.check(err)
 	for _, path := range []string{"/c/{fetched}", "/c/{fetched}/approve"} {

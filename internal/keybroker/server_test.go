@@ -508,7 +508,9 @@ func TestNewServerRefuses(t *testing.T) {
 		"resource too long":  {func(c *keybroker.ServerConfig) { c.Resources[ownResource] = make([]byte, 64<<10+1) }, "has 65537 bytes"},
 		"owner is another":   {func(c *keybroker.ServerConfig) { c.Owner = stranger.Public() }, "/datasets/0 (a) is another provider's"},
 		"no TEE": {func(c *keybroker.ServerConfig) {
-			c.Manifests = foreign(func(m *manifest.Manifest) { m.TEE, m.AttestedTLS = manifest.TEENone, false })
+			// Freezing refuses it, and the broker does by itself, too.
+			c.Manifests = foreign(func(*manifest.Manifest) {})
+			c.Manifests[0].TEE, c.Manifests[0].AttestedTLS = manifest.TEENone, false
 		}, "asks for no TEE"},
 		"somebody joins in": {func(c *keybroker.ServerConfig) {
 			c.Manifests = foreign(func(m *manifest.Manifest) {
