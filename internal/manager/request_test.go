@@ -128,7 +128,7 @@ func TestJudge(t *testing.T) {
 			m.Algorithm.Files = []manifest.File{{Name: "model", SHA256: m.Datasets[0].SHA256, Size: 1, UnpackedMax: 1024<<20 - guestReserve - 30}}
 		}), []string{"NO_CAPACITY manifest/datasets"}, "has room for"},
 		"inputs on a scratch disk": {edit: with(func(m *manifest.Manifest) {
-			m.Datasets[0].Size, m.Datasets[0].UnpackedMax, m.ScratchBytes = 1<<40, 1<<40, 3<<40
+			m.Datasets[0].Size, m.Datasets[0].UnpackedMax, m.ScratchBytes = 1<<39, 1<<39, 3<<39
 		})},
 		"a program beside a scratch disk": {with(func(m *manifest.Manifest) {
 			m.Algorithm.Size, m.ScratchBytes = 1024<<20-guestReserve+1, 2<<30
