@@ -30,6 +30,7 @@ type fetch struct {
 	obj object
 
 	body      io.ReadCloser
+	ctx       context.Context    // of the request
 	end       context.CancelFunc // of the request that brings body
 	stalls    *time.Timer        // ends the request, too
 	at        int64
@@ -62,7 +63,9 @@ func (f *fetch) Read(b []byte) (int, error) {
 		switch {
 		case f.at > f.obj.limit:
 			f.err = f.tooLong()
-		case errors.Is(err, io.EOF) && (f.total < 0 || f.at == f.total):
+		case errors.Is(err, io.EOF) && f.at == f.total:
+			f.err = io.EOF
+		case errors.Is(err, io.EOF) && f.total < 0 && f.ctx.Err() == nil: // or else it may be our own doing
 			f.err = io.EOF
 		case err != nil:
 			f.drop()
@@ -94,6 +97,7 @@ func (f *fetch) drop() {
 // came before is a lasting problem.
 func (f *fetch) connect() error {
 	ctx, cancel := context.WithCancel(f.h.ctx)
+	f.ctx = ctx
 	f.end, f.stalls = cancel, time.AfterFunc(f.h.o.stall+dialTimeout+handshakeTimeout+headerTimeout, cancel)
 	req, err := f.obj.request(ctx)
 	if err != nil {
