@@ -14,9 +14,14 @@ import (
 // TestMemoryIsToldAsItGrows: a line at the start, and one for each step of the peak.
 func TestMemoryIsToldAsItGrows(t *testing.T) {
 	status := t.TempDir() + "/status"
+	// Whole at every moment, as the kernel's is: it is read while it changes.
 	set := func(resident, peak int) {
 		t.Helper()
-		if err := os.WriteFile(status, fmt.Appendf(nil, "Name:\tcocos-agent\nVmHWM:\t   %d kB\nVmRSS:\t   %d kB\n", peak, resident), 0o600); err != nil {
+		next := status + ".next"
+		if err := os.WriteFile(next, fmt.Appendf(nil, "Name:\tcocos-agent\nVmHWM:\t   %d kB\nVmRSS:\t   %d kB\n", peak, resident), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, status); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -26,7 +31,14 @@ func TestMemoryIsToldAsItGrows(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ticks, done := make(chan time.Time), make(chan struct{})
 	go func() { defer close(done); tellMemory(ctx, log, status, ticks) }()
-	tick := func() { ticks <- time.Time{} }
+	tick := func() {
+		t.Helper()
+		select {
+		case ticks <- time.Time{}:
+		case <-done:
+			t.Fatalf("it ended: %s", out.String())
+		}
+	}
 	tick() // the first line is out: nothing has grown
 	set(12_000, 11_000+memoryStep-1)
 	tick()

@@ -54,7 +54,7 @@ func TestBootIsRefused(t *testing.T) {
 		{"no disk", func(_ *testing.T, m *machine) { m.disks = nil },
 			`phase "runtime disk": the kernel command line names a runtime disk, and the VM has none`},
 		{"two disks", func(_ *testing.T, m *machine) { m.disks = append(m.disks, empty) },
-			`phase "runtime disk": the VM has 2 disks (vda vdb)`},
+			`phase "runtime disk": looking for the runtime disk: the disks vda and vdb both have the serial number ""`},
 		{"another disk", func(_ *testing.T, m *machine) { m.disks = []string{empty} },
 			`it is not the disk that the kernel command line names`},
 		{"no RDRAND", func(_ *testing.T, m *machine) { m.cpu += ",-rdrand" },
