@@ -51,6 +51,7 @@ var floors = map[string]layer{
 	"hal":                             mechanism,
 	"internal/archive":                mechanism,
 	"internal/bulk":                   mechanism,
+	"internal/bytesize":               mechanism,
 	"internal/callauth":               mechanism,
 	"internal/computations":           mechanism,
 	"internal/config":                 mechanism,

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -61,7 +62,7 @@ func (i assetInfo) text() string {
 		kind += ", " + i.Type
 	}
 	if i.UnpackedMax > 0 && i.Kind == kindDataset {
-		kind += ", a folder of at most " + size(i.UnpackedMax)
+		kind += ", a folder of at most " + bytesize.Round(i.UnpackedMax)
 	}
 	r.add("kind", "%s", kind)
 	if i.Type == string(manifest.Container) {
@@ -71,7 +72,7 @@ func (i assetInfo) text() string {
 		r.add("description", "%s", packed(i.Description))
 	}
 	r.add("owner", "%s", i.Owner)
-	r.add("size", "%s", size(i.Size))
+	r.add("size", "%s", bytesize.Round(i.Size))
 	if i.Commitment != (manifest.Commitment{}) {
 		r.add("commitment", "%s", i.Commitment)
 	} else {
@@ -116,7 +117,7 @@ func (a *app) assetsListCmd() *cobra.Command {
 					return err
 				}
 				return listed(a, "assets", all, []string{"NAME", "KIND", "TYPE", "SIZE", "OWNER", "RETIRED", "ID"}, func(i assetInfo) []string {
-					return []string{i.Name, i.Kind, i.Type, size(i.Size), i.Owner, when(i.Retired), i.ID}
+					return []string{i.Name, i.Kind, i.Type, bytesize.Round(i.Size), i.Owner, when(i.Retired), i.ID}
 				}, "none yet: cocos-cli assets add PATH --kind KIND")
 			})
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -71,12 +72,16 @@ files beside an algorithm then have commitments, too, each with its salt in PATH
 			if err := a.describe(cmd, &in, &q); err != nil {
 				return err
 			}
-			salts, err := a.describeFiles(cmd, &beside, salt != "", &q)
+			paths, err := a.describeFiles(cmd, &beside, &q)
 			if err != nil {
 				return err
 			}
 			content := manifest.Content{SHA256: in.digest}
-			if salt != "" {
+			var salts []string
+			if salt != "" { // written last: nothing is left of what is refused before
+				if salts, err = commitFiles(&q, paths); err != nil {
+					return err
+				}
 				s, _, err := newSalt(salt)
 				if err != nil {
 					return err
@@ -98,7 +103,7 @@ files beside an algorithm then have commitments, too, each with its salt in PATH
 				if err := a.out.result(info, "%s\n", info.ID); err != nil {
 					return err
 				}
-				a.out.hint("%s, %s, %s: described to the service; the file stays here", clean(q.Name), size(q.Size), content)
+				a.out.hint("%s, %s, %s: described to the service; the file stays here", clean(q.Name), bytesize.Round(q.Size), content)
 				if salt != "" {
 					a.out.hint("the salt is in %s: keep it, and keep it to yourself; cocos-cli data and algo need it (--salt)", salt)
 				}
@@ -122,7 +127,7 @@ files beside an algorithm then have commitments, too, each with its salt in PATH
 	beside.add(f)
 	from.add(f)
 	f.StringVar(&salt, "commit", "", "describe it by a commitment, whose salt is in `FILE`, or will be")
-	f.Int64Var(&q.UnpackedMax, "unpacked-max", 0, "of a folder: at most so many `BYTES` come out of its archive (default: the archive's size)")
+	sizeFlag(f, &q.UnpackedMax, "unpacked-max", "of a folder: the most that comes out of its archive, a `SIZE` such as 2GiB (default: the archive's size)")
 	complete(cmd, "encryption", encryptionNames)
 	complete(cmd, "kind", func() []string { return []string{kindAlgorithm, kindDataset} })
 	complete(cmd, "type", func() []string {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/internal/rpcerr"
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -29,20 +30,20 @@ func (p *fileFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&p.wheels, "wheels", "", "of a script in Python: the folder of wheels, `[NAME=]PATH`")
 }
 
-// namedPath takes NAME=PATH, or PATH, whose end is the name.
+// namedPath takes NAME=PATH, or PATH, whose end is the name. No name has a slash: what
+// has one before its first '=' is a path.
 func namedPath(v string) (name, path string, err error) {
 	name, path, both := strings.Cut(v, "=")
-	if both {
+	if both && !strings.Contains(name, "/") {
 		return name, path, nil
 	}
-	path = name
-	whole, err := filepath.Abs(path) // for "." and the like
-	return filepath.Base(whole), path, err
+	whole, err := filepath.Abs(v) // for "." and the like
+	return filepath.Base(whole), v, err
 }
 
-// describeFiles computes what is told of the files, and the files in which their
-// salts are.
-func (a *app) describeFiles(cmd *cobra.Command, p *fileFlags, commit bool, q *computationsv1.CreateAssetRequest) (salts []string, err error) {
+// describeFiles computes what is told of the files, by their digests, and their paths
+// in the same order.
+func (a *app) describeFiles(cmd *cobra.Command, p *fileFlags, q *computationsv1.CreateAssetRequest) (paths []string, err error) {
 	for _, flag := range []string{"file", "requirements", "wheels"} {
 		if cmd.Flags().Changed(flag) && q.Kind != kindAlgorithm {
 			return nil, usagef("leave it out", "--%s is of algorithms only", flag)
@@ -61,7 +62,7 @@ func (a *app) describeFiles(cmd *cobra.Command, p *fileFlags, commit bool, q *co
 		}
 		in, err := openInput(path)
 		if err != nil {
-			return "", fmt.Errorf("computing the checksum of --%s: %w", flag, err)
+			return "", advise(fmt.Errorf("computing the checksum of --%s: %w", flag, err), "write PATH or NAME=PATH; a NAME has no '/'")
 		}
 		shown := a.out.progress(path, in.size)
 		err = in.sum(cmd.Context(), shown)
@@ -73,17 +74,8 @@ func (a *app) describeFiles(cmd *cobra.Command, p *fileFlags, commit bool, q *co
 		if in.folder {
 			f.UnpackedMax = in.size
 		}
-		if commit {
-			file := filepath.Clean(path) + ".salt"
-			s, _, err := newSalt(file)
-			if err != nil {
-				return "", err
-			}
-			c := manifest.Commit(*s, in.digest)
-			f.Sha256, f.Commitment = nil, c[:]
-			salts = append(salts, file)
-		}
 		q.Files = append(q.Files, f)
+		paths = append(paths, path)
 		return name, nil
 	}
 	for _, v := range p.files {
@@ -102,7 +94,7 @@ func (a *app) describeFiles(cmd *cobra.Command, p *fileFlags, commit bool, q *co
 	}
 	files := filesOf(q.Files)
 	alg := manifest.Algorithm{Type: manifest.AlgorithmType(q.Type), Files: files, Python: pythonOf(q.Python)}
-	return salts, faultyFlags("the files can't be described so", alg.ValidateFiles(), func(path string) string {
+	return paths, faultyFlags("the files can't be described so", alg.ValidateFiles(), func(path string) string {
 		switch {
 		case strings.HasPrefix(path, "/python/"):
 			return "--" + strings.TrimPrefix(path, "/python/")
@@ -114,6 +106,22 @@ func (a *app) describeFiles(cmd *cobra.Command, p *fileFlags, commit bool, q *co
 		}
 		return "--file"
 	})
+}
+
+// commitFiles puts commitments in place of the digests of the files at paths, and
+// returns the files in which their salts are.
+func commitFiles(q *computationsv1.CreateAssetRequest, paths []string) (salts []string, err error) {
+	for i, f := range q.Files {
+		file := filepath.Clean(paths[i]) + ".salt"
+		s, _, err := newSalt(file)
+		if err != nil {
+			return nil, err
+		}
+		c := manifest.Commit(*s, manifest.Digest(f.Sha256))
+		f.Sha256, f.Commitment = nil, c[:]
+		salts = append(salts, file)
+	}
+	return salts, nil
 }
 
 // faultyFlags are a manifest's faults, as those of flags.
@@ -217,9 +225,9 @@ func (i *assetInfo) inputRows(r *rows) {
 	for _, f := range i.Files {
 		kind := "file"
 		if f.UnpackedMax > 0 {
-			kind = "folder of at most " + size(f.UnpackedMax)
+			kind = "folder of at most " + bytesize.Round(f.UnpackedMax)
 		}
-		r.add("file", "%s, %s, %s, %s", f.Name, kind, size(f.Size), f.Content())
+		r.add("file", "%s, %s, %s, %s", f.Name, kind, bytesize.Round(f.Size), f.Content())
 	}
 	if i.Python != (manifest.Packages{}) {
 		r.add("packages", "of %s, from %s", i.Python.Requirements, i.Python.Wheels)

@@ -1,9 +1,8 @@
 package cli
 
 import (
-	"strconv"
-
 	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 )
 
 // setScratch is what --scratch says.
@@ -14,9 +13,9 @@ func (d *draftFlags) setScratch(to *computationsv1.Draft) error {
 	case "always", "never":
 		to.Scratch = d.scratch
 	default:
-		n, err := strconv.ParseInt(d.scratch, 10, 64)
+		n, err := bytesize.Parse(d.scratch)
 		if err != nil || n <= 0 || n%(1<<20) != 0 {
-			return usagef("for example --scratch always, or --scratch 10737418240 for 10 GiB", "--scratch %q is none of auto, always and never, and no multiple of 1048576 bytes (1 MiB)", d.scratch)
+			return usagef("for example --scratch always, or --scratch 10GiB", "--scratch %q is none of auto, always and never, and no multiple of 1 MiB", d.scratch)
 		}
 		to.ScratchBytes = n
 	}
@@ -30,7 +29,7 @@ func (v *computationView) inputRows(r *rows) {
 	}
 	switch {
 	case v.ScratchBytes > 0:
-		r.add("disk", "%s for inputs, encrypted in the VM", size(v.ScratchBytes))
+		r.add("disk", "%s for inputs, encrypted in the VM", bytesize.Round(v.ScratchBytes))
 	case v.Draft.Scratch == "never":
 		r.add("disk", "none: inputs are held in memory, whatever their size")
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -140,7 +141,7 @@ func (d *draftInfo) rows(r *rows) {
 		r.add("limit", "%s: %d", name, d.Algorithm.Limits[name])
 	}
 	if d.ResultMax > 0 {
-		r.add("limit", "result: %s", size(d.ResultMax))
+		r.add("limit", "result: %s", bytesize.Round(d.ResultMax))
 	}
 	for _, slot := range d.Datasets {
 		r.add("dataset", "%s, %s", slot.Name, by(slot.Provider, slot.Asset))

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/internal/oci"
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -60,7 +61,7 @@ func containerText(d oci.Description) string {
 		r.add("image", "%s", packed(d.Pin.Name))
 	}
 	r.add("config", "%s", d.Pin.Config)
-	r.add("unpacked", "%s, unpacked_max %d", size(d.Pin.UnpackedMax), d.Pin.UnpackedMax)
+	r.add("unpacked", "%s, unpacked_max %d", bytesize.Round(d.Pin.UnpackedMax), d.Pin.UnpackedMax)
 	if len(d.Config.Entrypoint) > 0 {
 		r.add("entrypoint", "%q", d.Config.Entrypoint)
 	}

@@ -15,6 +15,7 @@ import (
 
 	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
 	"github.com/ultravioletrs/cocos/internal/bulk"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -110,7 +111,7 @@ func (d *download) resume() error {
 	d.held = n
 	d.show.begin(n)
 	if n > 0 {
-		d.show.note("%s of %s are here already; going on from there", size(n), size(d.want.Size))
+		d.show.note("%s of %s are here already; going on from there", bytesize.Round(n), bytesize.Round(d.want.Size))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	computationsv1 "github.com/ultravioletrs/cocos/api/computations/v1"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 )
 
 // fleetHost is a host as the service knows it.
@@ -106,7 +107,7 @@ func (i fleetHost) text() string {
 	r.add("tees", "%s", strings.Join(i.TEEs, ", "))
 	r.add("vms", "%s; %d runs of this service", i.room(), i.Active)
 	if i.MemoryTotal > 0 {
-		r.add("memory", "%s free of %s", size(i.MemoryFree), size(i.MemoryTotal))
+		r.add("memory", "%s free of %s", bytesize.Round(i.MemoryFree), bytesize.Round(i.MemoryTotal))
 	}
 	if i.CPUs > 0 {
 		r.add("load", "%.2f on %d CPUs", i.Load, i.CPUs)

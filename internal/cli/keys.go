@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/keys"
 )
 
@@ -201,7 +202,7 @@ func readSmall(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s is larger than %s", name, size(limit))
+		return nil, fmt.Errorf("%s is larger than %s", name, bytesize.Round(limit))
 	}
 	return b, nil
 }

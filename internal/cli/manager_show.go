@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	controlv1 "github.com/ultravioletrs/cocos/api/control/v1"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
@@ -98,7 +99,7 @@ func (r *rows) images(images []imageInfo) {
 	for _, i := range images {
 		what := fmt.Sprintf("%s %s", i.Role, i.Path)
 		if i.Size > 0 {
-			what += ", " + size(int64(i.Size))
+			what += ", " + bytesize.Round(int64(i.Size))
 		}
 		if i.SHA256 != "" {
 			what += ", sha256 " + i.SHA256
@@ -139,7 +140,7 @@ func (s *statusInfo) text(now time.Time) string {
 	for _, l := range s.Limits {
 		r.add(l.Name, "%s", l.text())
 	}
-	r.add("state", "%s, %s free of %s", s.StateDir, size(int64(s.DiskFree)), size(int64(s.DiskSize)))
+	r.add("state", "%s, %s free of %s", s.StateDir, bytesize.Round(int64(s.DiskFree)), bytesize.Round(int64(s.DiskSize)))
 	if s.Draining {
 		r.add("draining", "no run is accepted")
 	}
@@ -163,7 +164,7 @@ func (l limitInfo) text() string {
 	show := func(n uint64) string {
 		switch l.Unit {
 		case "bytes":
-			return size(int64(n))
+			return bytesize.Round(int64(n))
 		case "seconds":
 			return brief(time.Duration(n) * time.Second)
 		}
@@ -218,7 +219,7 @@ func table(runs []runInfo, now time.Time) string {
 		if r.QEMUPID > 0 {
 			pid = fmt.Sprint(r.QEMUPID)
 		}
-		cells := []string{r.Run, r.stateText(), r.age(now), r.Agent, fmt.Sprint(r.VCPUs), size(int64(r.Memory)), pid, fmt.Sprint(r.Unacknowledged), r.life(), r.Name}
+		cells := []string{r.Run, r.stateText(), r.age(now), r.Agent, fmt.Sprint(r.VCPUs), bytesize.Round(int64(r.Memory)), pid, fmt.Sprint(r.Unacknowledged), r.life(), r.Name}
 		for i := range cells {
 			cells[i] = clean(cells[i])
 		}
@@ -245,7 +246,7 @@ func (s *showInfo) text(now time.Time) string {
 		r.add("time left", "%s", s.Run.life())
 	}
 	r.add("unsent", "%d events wait for the computations server", s.Run.Unacknowledged)
-	r.add("folder", "%s, %s", s.Folder, size(int64(s.FolderSize)))
+	r.add("folder", "%s, %s", s.Folder, bytesize.Round(int64(s.FolderSize)))
 	if m := s.Machine; m != nil {
 		m.rows(&r)
 	}
@@ -264,7 +265,7 @@ func (m *machineInfo) rows(r *rows) {
 	if m.Sudo {
 		sudo = ", through sudo"
 	}
-	r.add("machine", "%s, cpu %s, %d of at most %d vCPUs, %s of memory, accelerator %s", m.Type, m.CPU, m.VCPUs, m.MaxVCPUs, size(int64(m.Memory)), m.Accelerator)
+	r.add("machine", "%s, cpu %s, %d of at most %d vCPUs, %s of memory, accelerator %s", m.Type, m.CPU, m.VCPUs, m.MaxVCPUs, bytesize.Round(int64(m.Memory)), m.Accelerator)
 	r.add("program", "%s%s", m.QEMU, sudo)
 	r.add("tee", "%s", teeText(m.TEE))
 	if m.LaunchField != "" {
@@ -272,7 +273,7 @@ func (m *machineInfo) rows(r *rows) {
 	}
 	r.images(m.Images)
 	if m.Scratch > 0 {
-		r.add("scratch disk", "%s", size(int64(m.Scratch)))
+		r.add("scratch disk", "%s", bytesize.Round(int64(m.Scratch)))
 	}
 	if m.CommandLine != "" {
 		r.add("command line", "%s", m.CommandLine)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -77,7 +78,7 @@ func described(f *manifest.Frozen, ps []party) string {
 
 // imageLine says what a container is pinned to.
 func imageLine(i manifest.Image) string {
-	s := fmt.Sprintf("config %s, at most %s unpacked", i.Config, size(i.UnpackedMax))
+	s := fmt.Sprintf("config %s, at most %s unpacked", i.Config, bytesize.Round(i.UnpackedMax))
 	if i.Name != "" {
 		s = packed(i.Name) + ", " + s
 	}
@@ -87,7 +88,7 @@ func imageLine(i manifest.Image) string {
 // fileOrFolder is what an input comes as.
 func fileOrFolder(unpackedMax int64) string {
 	if unpackedMax > 0 {
-		return "folder of at most " + size(unpackedMax)
+		return "folder of at most " + bytesize.Round(unpackedMax)
 	}
 	return "file"
 }
@@ -194,13 +195,13 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		line("", "%s", packed(f.Description))
 	}
 	alg := &f.Algorithm
-	line("algorithm", "%s, %s, %s", alg.Type, size(alg.Size), alg.Content())
+	line("algorithm", "%s, %s, %s", alg.Type, bytesize.Round(alg.Size), alg.Content())
 	if alg.Type == manifest.Container {
 		line("image", "%s", imageLine(alg.Image))
 	}
 	line("", "by %s", name(alg.Provider))
 	for _, f := range alg.Files {
-		line("file", "%s, %s, %s, %s", f.Name, fileOrFolder(f.UnpackedMax), size(f.Size), f.Content())
+		line("file", "%s, %s, %s, %s", f.Name, fileOrFolder(f.UnpackedMax), bytesize.Round(f.Size), f.Content())
 	}
 	if alg.Python != (manifest.Packages{}) {
 		line("packages", "those of %s, from the wheels in %s alone, installed before the script starts", alg.Python.Requirements, alg.Python.Wheels)
@@ -216,19 +217,19 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		value int64
 		text  string
 	}{
-		{"memory", alg.Limits.MemoryBytes, size(alg.Limits.MemoryBytes)},
+		{"memory", alg.Limits.MemoryBytes, bytesize.Round(alg.Limits.MemoryBytes)},
 		{"processes", alg.Limits.Processes, fmt.Sprint(alg.Limits.Processes)},
 		{"time", alg.Limits.Seconds, brief(time.Duration(min(alg.Limits.Seconds, maxSeconds)) * time.Second)},
 		{"processors", alg.Limits.CPUMilli, fmt.Sprintf("%g", float64(alg.Limits.CPUMilli)/1000)},
-		{"output", alg.Limits.OutputBytes, size(alg.Limits.OutputBytes)},
-		{"result", f.Outputs.ResultMax, size(f.Outputs.ResultMax)},
+		{"output", alg.Limits.OutputBytes, bytesize.Round(alg.Limits.OutputBytes)},
+		{"result", f.Outputs.ResultMax, bytesize.Round(f.Outputs.ResultMax)},
 	} {
 		if l.value > 0 {
 			line("limit", "%s: %s", l.name, l.text)
 		}
 	}
 	for _, d := range f.Datasets {
-		line("dataset", "%s, %s, %s, %s", d.Name, fileOrFolder(d.UnpackedMax), size(d.Size), d.Content())
+		line("dataset", "%s, %s, %s, %s", d.Name, fileOrFolder(d.UnpackedMax), bytesize.Round(d.Size), d.Content())
 		line("", "by %s", name(d.Provider))
 		for _, said := range sourceLines(d.Source) {
 			line("", "%s", said)
@@ -238,7 +239,7 @@ func summary(f *manifest.Frozen, name func(keys.Public) string) string {
 		line("connections", "the agent opens some, to these alone: %s", strings.Join(servers, ", "))
 	}
 	if f.ScratchBytes > 0 {
-		line("scratch", "%s on a disk of the host's, for the inputs; the agent encrypts it", size(f.ScratchBytes))
+		line("scratch", "%s on a disk of the host's, for the inputs; the agent encrypts it", bytesize.Round(f.ScratchBytes))
 	}
 	for _, k := range f.Consumers {
 		line("consumer", "%s", name(k))

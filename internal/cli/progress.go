@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 )
 
 const (
@@ -115,12 +117,12 @@ func (p *progress) finish(verb string) {
 	defer p.group.lock()()
 	p.clear()
 	moved, took := p.done-p.from, p.now().Sub(p.started)
-	s := fmt.Sprintf("%s: %s %s in %s", p.label, verb, size(p.done), brief(took))
+	s := fmt.Sprintf("%s: %s %s in %s", p.label, verb, bytesize.Round(p.done), brief(took))
 	if p.from > 0 {
-		s += fmt.Sprintf(" (%s of it before)", size(p.from))
+		s += fmt.Sprintf(" (%s of it before)", bytesize.Round(p.from))
 	}
 	if sec := took.Seconds(); sec >= 0.1 && moved >= 1<<20 {
-		s += fmt.Sprintf(", %s/s", size(int64(float64(moved)/sec)))
+		s += fmt.Sprintf(", %s/s", bytesize.Round(int64(float64(moved)/sec)))
 	}
 	fmt.Fprintln(p.w, s)
 }
@@ -162,9 +164,9 @@ func (p *progress) percent() int {
 
 func (p *progress) amount() string {
 	if p.total < 0 {
-		return size(p.done)
+		return bytesize.Round(p.done)
 	}
-	return fmt.Sprintf("%s of %s, %d%%", size(p.done), size(p.total), p.percent())
+	return fmt.Sprintf("%s of %s, %d%%", bytesize.Round(p.done), bytesize.Round(p.total), p.percent())
 }
 
 // speed is the rate and the remaining time, as far as they are known.
@@ -173,7 +175,7 @@ func (p *progress) speed(now time.Time) string {
 	if r <= 0 {
 		return ""
 	}
-	s := fmt.Sprintf(", %s/s", size(int64(r)))
+	s := fmt.Sprintf(", %s/s", bytesize.Round(int64(r)))
 	if left := p.total - p.done; p.total > 0 && left > 0 {
 		s += fmt.Sprintf(", %s left", brief(time.Duration(float64(left)/r*float64(time.Second))))
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 )
 
 const (
@@ -118,7 +120,7 @@ func (a *app) secretFrom(flag, name string) (string, error) {
 	if name == "-" {
 		b, err = io.ReadAll(io.LimitReader(a.env.Stdin, maxSecretFile+1))
 		if err == nil && len(b) > maxSecretFile {
-			err = fmt.Errorf("standard input has more than %s", size(maxSecretFile))
+			err = fmt.Errorf("standard input has more than %s", bytesize.Round(maxSecretFile))
 		}
 	} else {
 		b, err = readSmall(name, maxSecretFile)

@@ -318,8 +318,11 @@ func (u *upload) follow(ctx context.Context, st *agentv1.InputState) (*agentv1.I
 		switch {
 		case st.GetComplete():
 			return st, nil
+		case !st.GetPulling() && told == "":
+			return nil, advise(fmt.Errorf("the agent no longer takes the %s with what was handed over: an upload of it, or another cocos-cli data provide, took its place", u.name),
+				"cocos-cli state shows how far it is")
 		case !st.GetPulling():
-			return nil, advise(fmt.Errorf("the agent can't take the %s from its source: %s", u.name, clean(orNone(told))),
+			return nil, advise(fmt.Errorf("the agent can't take the %s from its source: %s", u.name, clean(told)),
 				"nothing of it is kept. Mend the cause and run the same command again, or upload it: cocos-cli data PATH")
 		}
 		u.show.set(int64(st.GetReceived()))

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -170,7 +171,7 @@ func (s *stateInfo) text() string {
 		}
 	}
 	if s.Result != nil {
-		line("result", fmt.Sprintf("%s, sha256 %s", size(s.Result.Size), s.Result.SHA256))
+		line("result", fmt.Sprintf("%s, sha256 %s", bytesize.Round(s.Result.Size), s.Result.SHA256))
 	}
 	return b.String()
 }
@@ -178,13 +179,13 @@ func (s *stateInfo) text() string {
 func (in *inputInfo) progress() string {
 	switch {
 	case in.Complete:
-		return fmt.Sprintf("(%s, verified)", size(in.Size))
+		return fmt.Sprintf("(%s, verified)", bytesize.Round(in.Size))
 	case in.Pulling:
-		return fmt.Sprintf("(%s of %s, taken from its source)", size(in.Received), size(in.Size))
+		return fmt.Sprintf("(%s of %s, taken from its source)", bytesize.Round(in.Received), bytesize.Round(in.Size))
 	case in.Received > 0:
-		return fmt.Sprintf("(%s of %s)", size(in.Received), size(in.Size))
+		return fmt.Sprintf("(%s of %s)", bytesize.Round(in.Received), bytesize.Round(in.Size))
 	}
-	return fmt.Sprintf("(%s, awaited)", size(in.Size))
+	return fmt.Sprintf("(%s, awaited)", bytesize.Round(in.Size))
 }
 
 // awaited lists the inputs that are not there yet.

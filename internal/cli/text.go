@@ -7,20 +7,6 @@ import (
 	"unicode"
 )
 
-// size is n bytes for people, in powers of 1024.
-func size(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, units := float64(n), "KMGTPE"
-	i := -1
-	for v >= 1024 && i < len(units)-1 {
-		v /= 1024
-		i++
-	}
-	return fmt.Sprintf("%.1f %ciB", v, units[i])
-}
-
 // brief is d for people: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min".
 func brief(d time.Duration) string {
 	s := int64(d.Seconds() + 0.5)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -12,8 +13,8 @@ func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 30: "5.0 GiB", 1 << 50: "1.0 PiB", 1<<63 - 1: "8.0 EiB",
 	} {
-		if got := size(n); got != want {
-			t.Errorf("size(%d) = %q, want %q", n, got, want)
+		if got := bytesize.Round(n); got != want {
+			t.Errorf("bytesize.Round(%d) = %q, want %q", n, got, want)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	agentv1 "github.com/ultravioletrs/cocos/api/agent/v1"
 	"github.com/ultravioletrs/cocos/internal/bulk"
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/manifest"
 )
 
@@ -85,7 +86,7 @@ func (u *upload) attempt(ctx context.Context, done *uploaded, first bool) error 
 		done.Resumed, done.Already = held, st.GetComplete()
 		u.show.begin(held)
 		if held > 0 && !st.GetComplete() {
-			u.show.note("the agent holds %s; going on from there", size(held))
+			u.show.note("the agent holds %s; going on from there", bytesize.Round(held))
 		}
 	}
 	if st.GetComplete() {
@@ -102,7 +103,7 @@ func (u *upload) attempt(ctx context.Context, done *uploaded, first bool) error 
 func (u *upload) finish(want int64, already bool) {
 	u.show.reach(want)
 	if already {
-		u.show.note("the agent has it already, %s", size(want))
+		u.show.note("the agent has it already, %s", bytesize.Round(want))
 		return
 	}
 	u.show.finish("sent")

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/internal/computations"
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -129,12 +130,7 @@ func size(n int64) string {
 	if n < 1024 {
 		return count(n, "byte")
 	}
-	f, units := float64(n), []string{"KiB", "MiB", "GiB", "TiB", "PiB"}
-	i := -1
-	for f >= 1024 && i < len(units)-1 {
-		f, i = f/1024, i+1
-	}
-	return fmt.Sprintf("%.1f %s", f, units[i])
+	return bytesize.Round(n)
 }
 
 // groups of a digest, so that people can compare it: of eight digits, set apart by

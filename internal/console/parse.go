@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ultravioletrs/cocos/internal/bytesize"
 	"github.com/ultravioletrs/cocos/internal/computations"
 )
 
@@ -19,32 +20,16 @@ func wholeNumber(field, text string, least, most int64) (int64, error) {
 	return n, nil
 }
 
-var sizeUnits = []struct {
-	name  string
-	bytes int64
-}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}}
-
-// byteSize reads "512 MiB", "1.5 GiB" or "2048"; nothing is zero.
+// byteSize reads a size as bytesize.Parse does; nothing is zero.
 func byteSize(field, text string) (int64, error) {
-	text = strings.ReplaceAll(strings.TrimSpace(text), ",", "")
-	if text == "" {
+	if strings.TrimSpace(text) == "" {
 		return 0, nil
 	}
-	number, unit := text, int64(1)
-	for _, u := range sizeUnits {
-		if n := len(text) - len(u.name); n > 0 && strings.EqualFold(text[n:], u.name) {
-			number, unit = strings.TrimSpace(text[:n]), u.bytes
-			break
-		}
+	n, err := bytesize.Parse(text)
+	if err != nil {
+		return 0, invalid(field, err.Error(), "")
 	}
-	if n, err := strconv.ParseInt(number, 10, 64); err == nil && n >= 0 && n <= math.MaxInt64/unit {
-		return n * unit, nil
-	}
-	f, err := strconv.ParseFloat(number, 64)
-	if err != nil || f < 0 || f*float64(unit) > 1<<53 || math.IsNaN(f) || unit == 1 {
-		return 0, invalid(field, "is not a size such as 512 MiB, 1.5 GiB or 2048 (bytes)", "")
-	}
-	return int64(f * float64(unit)), nil
+	return n, nil
 }
 
 // sizeText is what byteSize reads as n; zero is nothing.
@@ -52,12 +37,7 @@ func sizeText(n int64) string {
 	if n == 0 {
 		return ""
 	}
-	for _, u := range []int{3, 2, 1, 0} {
-		if n%sizeUnits[u].bytes == 0 {
-			return fmt.Sprintf("%d %s", n/sizeUnits[u].bytes, sizeUnits[u].name)
-		}
-	}
-	return strconv.FormatInt(n, 10)
+	return bytesize.Exact(n)
 }
 
 // duration reads "90m", "2 hours" or "30 days"; nothing is zero.
