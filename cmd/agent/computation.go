@@ -19,6 +19,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/runtime"
 	"github.com/ultravioletrs/cocos/internal/scratch"
 	"github.com/ultravioletrs/cocos/internal/source"
+	"github.com/ultravioletrs/cocos/internal/version"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/keys"
 	"github.com/ultravioletrs/cocos/manifest"
@@ -111,7 +112,7 @@ func (c *computation) open(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, dialDeadline, fmt.Errorf("the host did not answer within %v", dialDeadline))
 	defer cancel()
 	c.session, c.launch, err = session.Open(ctx, session.Options{
-		Dial: c.dial, Journal: c.journal, AgentVersion: version(), Log: c.log,
+		Dial: c.dial, Journal: c.journal, AgentVersion: version.String(), Log: c.log,
 	})
 	if err != nil {
 		return err

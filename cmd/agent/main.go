@@ -15,12 +15,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ultravioletrs/cocos/internal/guest"
 	"github.com/ultravioletrs/cocos/internal/runtime"
+	"github.com/ultravioletrs/cocos/internal/version"
 )
 
 // initPath is what the kernel starts.
@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return runGuest(ctx, stderr)
 	}
 	if len(args) == 2 && args[1] == "version" {
-		_, err := fmt.Fprintln(stdout, "cocos-agent", version())
+		_, err := fmt.Fprintln(stdout, "cocos-agent", version.String())
 		return err
 	}
 	cfg, err := parseFlags(args[1:], stdout)
@@ -55,21 +55,4 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return runProcess(ctx, cfg, stderr)
-}
-
-// version is the module's, or the commit's that the binary was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return "devel"
 }

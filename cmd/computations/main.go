@@ -15,8 +15,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
+
+	"github.com/ultravioletrs/cocos/internal/version"
 )
 
 const usage = `usage:
@@ -102,7 +103,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case "env":
 		return table().WriteFile(stdout, envHead)
 	case "version":
-		_, err := fmt.Fprintln(stdout, version())
+		_, err := fmt.Fprintln(stdout, version.String())
 		return err
 	case "help", "-h", "--help":
 		_, err := io.WriteString(stdout, usage)
@@ -115,21 +116,3 @@ const envHead = `# Configuration of cocos-computations. One NAME=VALUE per line;
 # with '#' is a comment. Every variable stands here with its default: to change
 # one, remove the '#' before its name, and restart the service.
 `
-
-// version is the module's, or the commit's that this was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = s.Value
-		}
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return v
-}

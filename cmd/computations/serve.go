@@ -31,6 +31,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/sdnotify"
 	"github.com/ultravioletrs/cocos/internal/store"
 	"github.com/ultravioletrs/cocos/internal/telemetry"
+	"github.com/ultravioletrs/cocos/internal/version"
 )
 
 // upkeepEvery is how often what has expired is deleted.
@@ -144,7 +145,7 @@ func serve(ctx context.Context, s settings, stdout, stderr io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, p.store.Close()) }()
-	stopTracing, err := telemetry.StartTracing(s.traceURL, s.traceRatio, telemetry.Process{Service: "cocos-computations", Version: version(), Instance: s.grpcPublic}, log)
+	stopTracing, err := telemetry.StartTracing(s.traceURL, s.traceRatio, telemetry.Process{Service: "cocos-computations", Version: version.String(), Instance: s.grpcPublic}, log)
 	if err != nil {
 		return err
 	}
@@ -206,7 +207,7 @@ func (p *parts) faces() (*faces, error) {
 		f.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
 		f.http.TLSConfig = f.tls.Clone()
 	}
-	if f.api, err = userapi.New(userapi.Config{Service: p.service, Version: version(), Log: p.log}); err != nil {
+	if f.api, err = userapi.New(userapi.Config{Service: p.service, Version: version.String(), Log: p.log}); err != nil {
 		return nil, err
 	}
 	var known []byte // the authority by which hosts know this server
@@ -339,7 +340,7 @@ func (f *faces) greet(w io.Writer, first string) {
 // serve serves until ctx ends, having said that it is ready, and then ends in good order: nobody new, live
 // streams sent away, calls in progress finished, within the grace.
 func (f *faces) serve(ctx context.Context, ready func() error) error {
-	f.log.Info("the service starts", "version", version(), "console", f.publicURL, "grpc", f.grpcListener.Addr().String())
+	f.log.Info("the service starts", "version", version.String(), "console", f.publicURL, "grpc", f.grpcListener.Addr().String())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		err := error(nil)

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/ultravioletrs/cocos/internal/computations"
+	"github.com/ultravioletrs/cocos/internal/version"
 )
 
 const (
@@ -45,7 +46,7 @@ func newWatch(p *parts) *watch {
 		}, []string{"route", "status"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "cocos_computations_build_info", Help: "1, with the version of this program.", ConstLabels: prometheus.Labels{"version": version()},
+		Name: "cocos_computations_build_info", Help: "1, with the version of this program.", ConstLabels: prometheus.Labels{"version": version.String()},
 	})
 	build.Set(1)
 	again := prometheus.NewCounterFunc(prometheus.CounterOpts{

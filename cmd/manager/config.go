@@ -16,6 +16,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/internal/manager"
 	"github.com/ultravioletrs/cocos/internal/qemu"
+	"github.com/ultravioletrs/cocos/internal/version"
 	"github.com/ultravioletrs/cocos/internal/vm"
 	"github.com/ultravioletrs/cocos/internal/vsock"
 )
@@ -90,7 +91,7 @@ func configure(ctx context.Context, s settings, log *slog.Logger) (manager.Confi
 	}
 	return manager.Config{
 		InstanceID:    instance,
-		Version:       version(),
+		Version:       version.String(),
 		EOSVersion:    s.eosVersion,
 		OVMFVersion:   s.ovmfVersion,
 		StateDir:      stateDir,

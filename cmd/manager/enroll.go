@@ -16,6 +16,7 @@ import (
 
 	"github.com/ultravioletrs/cocos/internal/config"
 	"github.com/ultravioletrs/cocos/internal/manager"
+	"github.com/ultravioletrs/cocos/internal/version"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
@@ -62,7 +63,7 @@ func enroll(ctx context.Context, args, environ []string, stdin io.Reader, stdout
 		}
 		*token = strings.TrimSpace(line)
 	}
-	e := manager.Enrolment{Address: *service, Token: *token, Fingerprint: *fingerprint, Version: version(), Timeout: s.serverTimeout, Clock: manager.SystemClock{}, Into: enrolled(s, stateDir)}
+	e := manager.Enrolment{Address: *service, Token: *token, Fingerprint: *fingerprint, Version: version.String(), Timeout: s.serverTimeout, Clock: manager.SystemClock{}, Into: enrolled(s, stateDir)}
 	if e.InstanceID, err = instanceID(s); err != nil {
 		return err
 	}

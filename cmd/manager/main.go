@@ -15,7 +15,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/ultravioletrs/cocos/internal/manager"
@@ -23,6 +22,7 @@ import (
 	"github.com/ultravioletrs/cocos/internal/sdnotify"
 	"github.com/ultravioletrs/cocos/internal/shim"
 	"github.com/ultravioletrs/cocos/internal/telemetry"
+	"github.com/ultravioletrs/cocos/internal/version"
 	"github.com/ultravioletrs/cocos/internal/vm"
 )
 
@@ -77,7 +77,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case len(args) > 1:
 		return fmt.Errorf("%w: %s takes no arguments", errUsage, command)
 	case command == "version":
-		_, err := fmt.Fprintln(stdout, version())
+		_, err := fmt.Fprintln(stdout, version.String())
 		return err
 	case command == "qemu-args":
 		return printCommand(ctx, environ, stdout, stderr)
@@ -162,22 +162,4 @@ func printCommand(ctx context.Context, environ []string, stdout, stderr io.Write
 	}
 	_, err = fmt.Fprintln(stdout, qemu.Shell(argv))
 	return err
-}
-
-// version is the module's, or the commit's that this was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = s.Value
-		}
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return v
 }

@@ -33,13 +33,14 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/ultravioletrs/cocos/internal/version"
 )
 
 // Exit statuses.
@@ -282,27 +283,11 @@ func (a *app) versionCmd() *cobra.Command {
 				Platform string `json:"platform"`
 			}{a.env.Version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 			if v.Version == "" {
-				v.Version = builtVersion()
+				v.Version = version.String()
 			}
 			return a.out.result(v, "cocos-cli %s (%s, %s)\n", v.Version, v.Go, v.Platform)
 		},
 	}
-}
-
-func builtVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return "devel-" + s.Value[:12]
-		}
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	return "devel"
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
