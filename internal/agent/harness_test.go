@@ -108,6 +108,8 @@ type env struct {
 	addr    string
 	dir     string
 	stop    func() error
+	// connect is how clients reach it; nil: over TCP.
+	connect func(context.Context, string) (net.Conn, error)
 	// trust is how clients of an attested agent come to trust it; nil: they pin
 	// its key.
 	trust *atls.Appraisal
@@ -166,6 +168,9 @@ func (e *env) dial(options ...grpc.DialOption) (*grpc.ClientConn, agentv1.AgentS
 		e.t.Fatal(err)
 	}
 	options = append(append(bulk.DialOptions(), grpc.WithTransportCredentials(creds)), options...)
+	if e.connect != nil {
+		options = append(options, grpc.WithContextDialer(e.connect))
+	}
 	conn, err := grpc.NewClient("passthrough:///"+e.addr, options...)
 	if err != nil {
 		e.t.Fatal(err)
