@@ -82,7 +82,7 @@ func (s Source) Servers() []string {
 	servers := slices.Clone(s.Redirects)
 	for _, text := range []string{s.URL, s.Endpoint, s.Broker} {
 		if u, err := url.Parse(text); err == nil && u.Scheme != "s3" && u.Host != "" {
-			servers = append(servers, hostPort(u))
+			servers = append(servers, ServerOf(u))
 		}
 	}
 	slices.Sort(servers)
@@ -99,7 +99,9 @@ func (m *Manifest) Servers() []string {
 	return slices.Compact(servers)
 }
 
-func hostPort(u *url.URL) string {
+// ServerOf is where a URL leads, as HOST:PORT, with the port of its scheme if it names
+// none: 80 for http and oci+http, otherwise 443.
+func ServerOf(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
 		port = "443"

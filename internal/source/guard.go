@@ -1,11 +1,10 @@
 package source
 
 import (
-	"net"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
+
+	"github.com/ultravioletrs/cocos/manifest"
 )
 
 // maxHops bounds the redirects that lead to one answer.
@@ -46,7 +45,7 @@ func (g *guard) CloseIdleConnections() {
 }
 
 func (g *guard) check(r *http.Request) error {
-	to := serverOf(r.URL)
+	to := manifest.ServerOf(r.URL)
 	secret := slices.ContainsFunc(secretHeaders, func(h string) bool { return r.Header.Get(h) != "" })
 	switch {
 	case r.URL.Scheme != "https" && (r.URL.Scheme != "http" || !g.plain):
@@ -71,7 +70,7 @@ func redirect(r *http.Request, via []*http.Request) error {
 	left := false
 	r.Header.Del("Referer") // a URL may be signed
 	for _, v := range append(slices.Clone(via[1:]), r) {
-		left = left || v.URL.Scheme != first.Scheme || serverOf(v.URL) != serverOf(first)
+		left = left || v.URL.Scheme != first.Scheme || manifest.ServerOf(v.URL) != manifest.ServerOf(first)
 	}
 	if left {
 		for _, h := range secretHeaders {
@@ -82,16 +81,4 @@ func redirect(r *http.Request, via []*http.Request) error {
 		return lasting("the server sends the agent from https to %.20q, which it does not follow", r.URL.Scheme)
 	}
 	return nil
-}
-
-// serverOf is HOST:PORT as manifests write it.
-func serverOf(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = "443"
-		if plain(u) {
-			port = "80"
-		}
-	}
-	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }

@@ -59,7 +59,7 @@ func openImage(h *healer, s manifest.Source, u *url.URL, k *Secret, limit int64)
 	if plain(u) {
 		base.Scheme = "http"
 	}
-	trusted := []string{serverOf(base)}
+	trusted := []string{manifest.ServerOf(base)}
 	if k.tokenServer != "" {
 		trusted = append(trusted, k.tokenServer)
 	}

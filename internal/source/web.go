@@ -34,7 +34,7 @@ func get(ctx context.Context, u *url.URL) (*http.Request, error) {
 }
 
 func openWeb(h *healer, s manifest.Source, u *url.URL, k *Secret, limit int64) (io.Reader, error) {
-	c, err := client(h, s, plain(u), serverOf(u))
+	c, err := client(h, s, plain(u), manifest.ServerOf(u))
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func openS3(h *healer, s manifest.Source, u *url.URL, k *Secret, limit int64) (i
 	}
 	at.Path = "/" + u.Host + u.Path
 	at.RawPath = s3utils.EncodePath(at.Path) // as it is signed
-	c, err := client(h, s, plain(at), serverOf(at))
+	c, err := client(h, s, plain(at), manifest.ServerOf(at))
 	if err != nil {
 		return nil, err
 	}
