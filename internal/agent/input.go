@@ -78,7 +78,11 @@ type progress struct {
 
 // progress needs the agent's mutex.
 func (in *input) progress() progress {
-	return progress{in.ref, in.received.Load(), in.size, in.complete, in.pull.active, in.pull.problem}
+	p := progress{in.ref, in.received.Load(), in.size, in.complete, in.pull.active, in.pull.problem}
+	if in.complete { // though what pulled it may not have ended yet
+		p.pulling, p.problem = false, ""
+	}
+	return p
 }
 
 // carrier brings an input's bytes: it hands them to each sink in order, at most

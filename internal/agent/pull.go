@@ -234,7 +234,7 @@ func words(err error) string {
 func (a *Agent) makeWay(in *input) error {
 	a.mu.Lock()
 	p := &in.pull
-	if !p.active {
+	if !p.active || in.complete {
 		a.mu.Unlock()
 		return nil
 	}

@@ -48,7 +48,7 @@ func (a *Agent) beginUpload(ref inputRef, begin *agentv1.UploadBegin) (*input, p
 		return nil, progress{}, err
 	}
 	switch {
-	case in.pull.active:
+	case in.pull.active && !in.complete:
 		return nil, progress{}, pulling(in)
 	case in.busy:
 		return nil, progress{}, busy(ref)

@@ -21,12 +21,24 @@ func TestContainerToResult(t *testing.T) {
 		t.Fatalf("building the example: %v\n%s", err, out)
 	}
 	h := harness.Start(t)
+	for _, scratch := range []bool{false, true} {
+		t.Logf("inputs on the scratch disk: %t", scratch)
+		compute(t, h, archive, scratch)
+	}
+}
+
+// compute runs the example, with its inputs in memory or on the scratch disk.
+func compute(t *testing.T, h *harness.Host, archive string, scratch bool) {
+	t.Helper()
 	r := h.Submit(server.Computation{
 		Algorithm: archive,
 		Data:      []string{filepath.Join(harness.Root(), "examples", "container-stats", "data", "visits.csv")},
 	}, func(m *manifest.Manifest) {
 		if m.Algorithm.Type != manifest.Container {
 			t.Errorf("the archive is taken for %q", m.Algorithm.Type)
+		}
+		if scratch {
+			m.ScratchBytes = m.ScratchNeed() + 1<<20
 		}
 	})
 	r.Ready()
@@ -49,4 +61,5 @@ func TestContainerToResult(t *testing.T) {
 	if out := h.Read(dir, "stdout.txt"); out != "visits.csv: 48 rows, 4 columns\n" {
 		t.Errorf("standard output %q", out)
 	}
+	r.Gone()
 }

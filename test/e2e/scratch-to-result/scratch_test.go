@@ -138,8 +138,7 @@ const (
 )
 
 // attacks are what a host does to the region of a dataset between its upload and the
-// run. Hashes alone are not among them: the kernel reads those of so small a file when
-// it is mounted, and keeps them in the VM's memory. before has what it held after an upload of other content, which was refused,
+// run. before has what it held after an upload of other content, which was refused,
 // and now is what it holds.
 var attacks = []struct {
 	name   string
@@ -156,6 +155,15 @@ var attacks = []struct {
 	{"nothing", func(now, before []byte) { clear(now) }, 0},
 }
 
+// A dataset of which the host changes a block of hashes alone: one that the kernel has
+// not read yet, as it has those of a small file when it is mounted.
+const (
+	hashes    = "hashes-changed"
+	hashed    = 48 * mib
+	changed   = 80 // of the blocks of hashes below the topmost, each of 128 blocks of data
+	hashedMax = changed*128*block - dataAt
+)
+
 func TestDiskChanged(t *testing.T) {
 	h := harness.Start(t, harness.Env("MANAGER_QEMU_MEMORY_SIZE="+memory))
 	dir := t.TempDir()
@@ -165,6 +173,9 @@ func TestDiskChanged(t *testing.T) {
 		data(t, file, a.name, attacked)
 		c.Data = append(c.Data, file)
 	}
+	last := filepath.Join(dir, hashes)
+	data(t, last, hashes, hashed)
+	c.Data = append(c.Data, last)
 	other := filepath.Join(dir, "other")
 	data(t, other, "other", attacked)
 	wrong, err := os.ReadFile(other)
@@ -204,6 +215,8 @@ func TestDiskChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	r.MustCLI("data", last)
+	flip(t, disk, int64(len(attacks))*region+dataAt+hashed+block+changed*block)
 	r.MustCLI("algo", c.Algorithm)
 	if e := r.State("Failed"); e.GetAttributes()["reason"] != "storage-changed" {
 		t.Errorf("the run failed with %v", e)
@@ -222,15 +235,32 @@ func TestDiskChanged(t *testing.T) {
 	// The algorithm did not look whether it had read everything, and ended well. What
 	// it printed tells what it could read.
 	out := h.Read(left, "stdout.txt")
-	for _, a := range attacks {
-		var n int
-		_, text, ok := strings.Cut(out, "datasets/"+a.name+" ")
+	read := func(name string) (n int) {
+		_, text, ok := strings.Cut(out, "datasets/"+name+" ")
 		if _, err := fmt.Sscanf(text, "%d", &n); err != nil || !ok {
-			t.Errorf("%s: no word in %q", a.name, out)
-			continue
+			t.Errorf("%s: no word in %q", name, out)
 		}
-		if n > a.reads || a.reads == attacked && n < attacked {
+		return n
+	}
+	for _, a := range attacks {
+		if n := read(a.name); n > a.reads || a.reads == attacked && n < attacked {
 			t.Errorf("%s: the algorithm read %d bytes, at most %d of which are right", a.name, n, a.reads)
 		}
+	}
+	if n := read(hashes); n > hashedMax || n < hashedMax-mib {
+		t.Errorf("%s: the algorithm read %d bytes; %d have hashes that are right", hashes, n, hashedMax)
+	}
+}
+
+// flip changes one bit of a disk.
+func flip(t *testing.T, disk *os.File, at int64) {
+	t.Helper()
+	var b [1]byte
+	if _, err := disk.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := disk.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
 	}
 }
