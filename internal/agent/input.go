@@ -197,9 +197,14 @@ func (a *Agent) notStored(in *input, doing string, err error) error {
 		return discarded{rpcerr.New(codes.DataLoss, rpcerr.Detail{
 			Reason: rpcerr.StorageChanged, Hint: "create a new run, on a host that leaves the VM's disk alone",
 		}, "storing the %s: %v", in.ref, errChanged)}
+	case errors.Is(err, syscall.EIO) && a.onDisk(in): // a disk that is full for the host, too
+		a.cfg.Log.Error("the scratch disk can't take what is written to it", "input", in.ref.String())
+		return discarded{rpcerr.New(codes.Internal, rpcerr.Detail{
+			Reason: rpcerr.StorageFailed, Hint: "try again; if it stays so, ask the host's operator whether a disk there is full or broken",
+		}, "the VM's scratch disk can't take the %s", in.ref)}
 	case errors.Is(err, syscall.ENOSPC):
 		hint := "give the VM more memory, or the manifest a scratch disk (/scratch_bytes)"
-		if a.cfg.Scratch != nil && onScratch(&a.cfg.Manifest.Manifest, in.ref) {
+		if a.onDisk(in) {
 			hint = "raise /scratch_bytes in the manifest; a file takes whole blocks of 4096 bytes there"
 		}
 		return discarded{rpcerr.New(codes.ResourceExhausted, rpcerr.Detail{

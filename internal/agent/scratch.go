@@ -42,6 +42,11 @@ func onScratch(m *manifest.Manifest, ref inputRef) bool {
 	return ref.kind != algorithmInput || m.Algorithm.Type == manifest.Container
 }
 
+// onDisk tells it of this agent's inputs.
+func (a *Agent) onDisk(in *input) bool {
+	return a.cfg.Scratch != nil && onScratch(&a.cfg.Manifest.Manifest, in.ref)
+}
+
 const (
 	imageFile = "input" // the one file of an image that holds a file or an archive
 	// maxNames bounds the names of a folder's entries and the paths of its folders,

@@ -32,6 +32,7 @@ type scratchDir struct {
 	room int64
 	// unreadable: no sealed region can be read.
 	unreadable bool
+	broken     atomic.Bool // no write is taken
 	changed    atomic.Bool
 
 	mu   sync.Mutex
@@ -61,6 +62,13 @@ type scratchFile struct {
 
 	size  int64
 	shown []string
+}
+
+func (r *scratchFile) Write(b []byte) (int, error) {
+	if r.disk.broken.Load() {
+		return 0, &fs.PathError{Op: "write", Path: r.Name(), Err: syscall.EIO}
+	}
+	return r.File.Write(b)
 }
 
 func (r *scratchFile) Seal() error {
@@ -218,6 +226,24 @@ func TestChangedArchive(t *testing.T) {
 	refused(t, err, codes.DataLoss, rpcerr.StorageChanged)
 	if left := e.left(); disk.held != 0 || len(left) != 0 {
 		t.Errorf("left are %d regions and %q", disk.held, left)
+	}
+}
+
+// A disk that takes no more, as when the host's own is full, may take it later.
+func TestScratchFails(t *testing.T) {
+	m := basic(t)
+	disk, option := onScratch(t, &m)
+	e := start(t, m, option)
+	c := e.as(everybody().data, manifest.DatasetProvider)
+	disk.broken.Store(true)
+	_, err := e.upload(c, dataRef("file.bin"), fileData, 0)
+	refused(t, err, codes.Internal, rpcerr.StorageFailed)
+	if left := e.left(); disk.held != 0 || len(left) != 0 {
+		t.Errorf("left are %d regions and %q", disk.held, left)
+	}
+	disk.broken.Store(false)
+	if st, err := e.upload(c, dataRef("file.bin"), fileData, 0); err != nil || !st.GetComplete() {
+		t.Errorf("the second time: %v, %v", st, err)
 	}
 }
 

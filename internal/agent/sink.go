@@ -40,7 +40,7 @@ func (e *contentError) Unwrap() error { return e.err }
 
 // newSink makes the sink of an input of which nothing has arrived.
 func (a *Agent) newSink(in *input) (sink, error) {
-	if a.cfg.Scratch != nil && onScratch(&a.cfg.Manifest.Manifest, in.ref) {
+	if a.onDisk(in) {
 		return a.newScratchSink(in)
 	}
 	name := filepath.Join(a.dirs.incoming(), in.fileName())

@@ -43,6 +43,7 @@ const (
 	ArchiveRefused  Reason = "ARCHIVE_REFUSED"        // does not unpack safely within its bounds
 	StorageFull     Reason = "STORAGE_FULL"           // no room in the agent
 	StorageChanged  Reason = "STORAGE_CHANGED"        // the host's disk gave back other bytes
+	StorageFailed   Reason = "STORAGE_FAILED"         // the host's disk can't take what is written
 	WrongState      Reason = "WRONG_STATE"            // not now
 	NoResult        Reason = "NO_RESULT"              // there is none yet, or there will be none
 	ResultMismatch  Reason = "RESULT_DIGEST_MISMATCH" // the confirmed result is another one

@@ -257,7 +257,11 @@ func setLimits(s setup) error {
 		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},
 	}
 	for _, r := range limits {
-		if err := unix.Prlimit(0, r.resource, &unix.Rlimit{Cur: r.value, Max: r.value}, nil); err != nil {
+		err := unix.Prlimit(0, r.resource, &unix.Rlimit{Cur: r.value, Max: r.value}, nil)
+		if errors.Is(err, unix.EPERM) && r.resource == unix.RLIMIT_NPROC {
+			return fmt.Errorf("limits.processes is %d, and the kernel of this machine allows %d: ask for fewer, or give it more memory", s.Limits.Processes, mostProcesses())
+		}
+		if err != nil {
 			return fmt.Errorf("setting limit %s to %d: %w", r.name, r.value, err)
 		}
 	}

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ultravioletrs/cocos/manifest"
 )
@@ -167,13 +170,23 @@ func makeFilesDir(dir string) error {
 func (r *Runner) limits(asked manifest.Limits) manifest.Limits {
 	setDefault(&asked.MemoryBytes, r.Limits.MemoryBytes)
 	setDefault(&asked.Processes, r.Limits.Processes)
-	setDefault(&asked.Processes, defaultProcesses)
+	setDefault(&asked.Processes, min(defaultProcesses, mostProcesses()))
 	setDefault(&asked.Seconds, r.Limits.Seconds)
 	setDefault(&asked.Seconds, defaultSeconds)
 	setDefault(&asked.OutputBytes, r.Limits.OutputBytes)
 	setDefault(&asked.OutputBytes, defaultOutput)
 	asked.Seconds = min(asked.Seconds, maxSeconds)
 	return asked
+}
+
+// mostProcesses is what this machine's kernel lets an algorithm of any type have: half
+// as many as it has threads in all, which goes by its memory.
+func mostProcesses() int64 {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &l); err != nil || l.Max > math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return max(1, int64(l.Max)-2*ownThreads-engineThreads)
 }
 
 func setDefault[T int | int64](v *T, to T) {

@@ -61,5 +61,5 @@ func compute(t *testing.T, h *harness.Host, archive string, scratch bool) {
 	if out := h.Read(dir, "stdout.txt"); out != "visits.csv: 48 rows, 4 columns\n" {
 		t.Errorf("standard output %q", out)
 	}
-	r.Gone()
+	r.Stop()
 }

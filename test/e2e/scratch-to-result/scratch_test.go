@@ -60,8 +60,6 @@ func data(t *testing.T, file, seed string, size int) string {
 // onScratch gives a manifest the least scratch disk, and some room for small files.
 func onScratch(m *manifest.Manifest) {
 	m.ScratchBytes = m.ScratchNeed() + 16*mib
-	// The kernel of so small a VM has less than the default.
-	m.Algorithm.Limits.Processes = 128
 }
 
 func TestLargerThanMemory(t *testing.T) {
