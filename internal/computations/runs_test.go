@@ -128,7 +128,7 @@ func startRun(t *testing.T, fresh func(testing.TB) store.Config) {
 	}
 	select {
 	case <-queue:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the scheduler isn't told")
 	}
 	es, err := p.Entries(p.ctx, p.carol.Identity, run.ID, c.EntryFilter{})
@@ -237,7 +237,7 @@ func TestStopRun(t *testing.T) {
 	p.ok(p.StopRun(p.ctx, p.alice.Identity, run.ID))
 	select {
 	case <-told:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the host isn't told")
 	}
 	asked, err := p.Run(p.ctx, p.alice.Identity, run.ID)

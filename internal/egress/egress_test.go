@@ -301,7 +301,7 @@ func TestHostileHost(t *testing.T) {
 // TestIdle: a connection without a byte ends, one with some in one direction alone
 // does not.
 func TestIdle(t *testing.T) {
-	const idle = time.Second
+	const idle = 2 * time.Second
 	ended := make(chan time.Duration, 1)
 	to := tcp(t, func(c *net.TCPConn) {
 		for range 8 { // twice the time, and never silent for all of it
