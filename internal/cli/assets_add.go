@@ -113,6 +113,9 @@ files beside an algorithm then have commitments, too, each with its salt in PATH
 				if servers := info.Source.Servers(); len(servers) > 0 {
 					a.out.hint("the agent will connect to %s", strings.Join(servers, ", "))
 				}
+				if info.Source.InClear() {
+					a.out.hint("over plain http, not encrypted: the host and everyone on the way read it (--encryption age)")
+				}
 				return nil
 			})
 		},
