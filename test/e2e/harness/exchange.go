@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,15 +14,20 @@ import (
 	"github.com/ultravioletrs/cocos/test/computations/server"
 )
 
-// freePort is a TCP port of loopback that nobody had a moment ago.
-func freePort(t testing.TB) uint16 {
+// FreePort is a TCP port of loopback that nobody had a moment ago, and none of those
+// that the kernel gives to outgoing connections: a server can come back to it.
+func FreePort(t testing.TB) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 10_000, 10_000
+	for range ports {
+		port := first + rand.N(ports)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return uint16(port)
+		}
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Fatalf("no port from %d to %d is free", first, first+ports-1)
+	return 0
 }
 
 // Exchange stands between a shim and QEMU, as a hostile host could: it takes the

@@ -49,8 +49,8 @@ func StartService(t testing.TB, with *Service, env ...string) *Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Service{t: t, bin: bin, dir: t.TempDir(), GRPC: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
-	web := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	s := &Service{t: t, bin: bin, dir: t.TempDir(), GRPC: fmt.Sprintf("127.0.0.1:%d", FreePort(t))}
+	web := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 	if s.URL = "http://" + web; with != nil {
 		s.URL = with.URL
 		b, err := os.ReadFile(filepath.Join(with.dir, authority.File))

@@ -54,7 +54,7 @@ func simulatedSpec(t testing.TB, m manifest.Frozen) vm.Spec {
 	hardware.Boot = vm.Boot{
 		Kernel: Image(t, hal.KernelFile), Initrd: Image(t, hal.InitrdFile), CommandLine: hal.CommandLine(img, true),
 	}
-	hardware.Net.Forward = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), freePort(t))
+	hardware.Net.Forward = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), FreePort(t))
 	hardware.TEE = &vm.TEE{Kind: vm.Simulated, LaunchField: m.Digest[:], Root: filepath.Join(t.TempDir(), vm.SimDir)}
 	hardware.Limits.Ready = int(BootLimit / time.Second)
 	return vm.Spec{

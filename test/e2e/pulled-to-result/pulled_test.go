@@ -125,12 +125,7 @@ func newWorld(t *testing.T) *world {
 	store.Bucket(t, "hospital-a")
 	store.Put(t, "hospital-a", "scans.age", read(t, sealed))
 	w.secret = w.bob.File("scans.json", w.secretText(read(t, identity), store))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.broker = l.Addr().String()
-	l.Close()
+	w.broker = fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t))
 	cert, key := harness.Certificate(t)
 	w.cert, w.key = write(t, filepath.Join(w.bob.Dir, "broker.pem"), cert), write(t, filepath.Join(w.bob.Dir, "broker.key"), key)
 	// In a registry, encrypted with ocicrypt.
@@ -289,6 +284,16 @@ func (w *world) serve(policy string) (stop func() []keybroker.Record) {
 		}
 		recorded <- all
 	}()
+	for deadline := time.Now().Add(harness.EndLimit); ; time.Sleep(50 * time.Millisecond) {
+		c, err := net.Dial("tcp", w.broker)
+		if err == nil {
+			c.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the broker can't be reached: %v; %v", err, end())
+		}
+	}
 	return func() []keybroker.Record {
 		w.t.Helper()
 		if err := end(); err != nil {
