@@ -53,3 +53,17 @@ func TestBoundedAlgorithm(t *testing.T) {
 		})
 	}
 }
+
+// TestMoreProcessesThanTheKernel: a manifest that asks for more than the VM's kernel
+// has room for is told so, and not given fewer.
+func TestMoreProcessesThanTheKernel(t *testing.T) {
+	h := harness.Start(t, harness.Env("MANAGER_QEMU_MEMORY_SIZE=320M"))
+	r := h.Submit(server.Computation{Algorithm: harness.Algorithm(t), Args: []string{"sum"}},
+		func(m *manifest.Manifest) { m.Algorithm.Limits.Processes = 100_000 })
+	r.Ready()
+	r.Upload()
+	r.State("Failed")
+	if got := h.Read(r.Failure(), "failure.txt"); !strings.Contains(got, "limits.processes is 100000, and the kernel of this machine allows ") {
+		t.Errorf("failure.txt says %q", got)
+	}
+}
